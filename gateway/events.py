@@ -256,7 +256,7 @@ class Noted(Event):
 
 
 def from_dict(record: dict[str, Any]) -> Event:
-    """Inverse of `Event.to_dict`; unknown fields are dropped (a newer writer), unknown kinds are a ValueError."""
+    """Inverse of `Event.to_dict`; unknown fields are dropped, an unknown kind is a ValueError."""
     kind = record.get("kind")
     cls = _REGISTRY.get(str(kind))
     if cls is None:
