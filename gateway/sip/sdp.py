@@ -147,19 +147,19 @@ def parse_description(body: bytes) -> AudioDescription:
     if not audio:
         raise SdpError(488, "no audio in the session description")
     index = next((i for i in audio if media[i].port), audio[0])
-    line, section = media[index], sections[index][1:]
-    if line.port == 0:
+    chosen, section = media[index], sections[index][1:]
+    if chosen.port == 0:
         raise SdpError(488, "audio is offered with port 0")
     address = _connection(section) or _connection(session)
     if address is None:
         raise SdpError(400, "no c= line for the audio stream")
     attributes = _attributes(section)
-    codecs, event = _codecs(line.formats, attributes)
+    codecs, event = _codecs(chosen.formats, attributes)
     direction = _direction(attributes) or _direction(_attributes(session)) or Direction.SENDRECV
     return AudioDescription(
         address=address,
-        port=line.port,
-        profile=line.profile,
+        port=chosen.port,
+        profile=chosen.profile,
         codecs=codecs,
         telephone_event=event,
         direction=direction,
