@@ -1,0 +1,77 @@
+"""Which segment of the journal which call needs: pure book-keeping, no I/O."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from gateway.cdr.segments import Stored
+from gateway.model import CallId
+
+
+@dataclass(slots=True)
+class _Segment:
+    first_seq: int
+    records: int = 0
+    open: dict[CallId, int] = field(default_factory=dict)
+    """Records of each call that has not ended."""
+    ended_seq: int = 0
+    """The highest CallEnded sequence number among calls with records here; 0 when none has ended."""
+
+
+class JournalIndex:
+    """A segment may go when its calls have ended and their rows are reported (`released`)."""
+
+    def __init__(self) -> None:
+        self.open_calls: dict[CallId, set[int]] = {}
+        self.released = 0
+        self._segments: dict[int, _Segment] = {}
+
+    def loaded(self, stored: Stored) -> None:
+        """Take a record found on disk at start."""
+        try:
+            record = json.loads(stored.body)
+            call, ended = CallId(str(record["call"])), record["kind"] == "call_ended"
+        except (ValueError, KeyError, TypeError):
+            return
+        self.add(stored.segment, stored.seq, call, ended)
+
+    def add(self, segment: int, seq: int, call: CallId, ended: bool) -> None:
+        """A record of `call` became durable in `segment`."""
+        here = self._segments.get(segment)
+        if here is None:
+            here = self._segments[segment] = _Segment(first_seq=seq)
+        here.records += 1
+        here.open[call] = here.open.get(call, 0) + 1
+        self.open_calls.setdefault(call, set()).add(segment)
+        if ended:
+            for number in self.open_calls.pop(call):
+                if number in self._segments:
+                    self._segments[number].open.pop(call, None)
+                    self._segments[number].ended_seq = max(self._segments[number].ended_seq, seq)
+
+    def segment_after(self, seq: int) -> int:
+        """The oldest segment that can hold a sequence number above `seq`."""
+        older = [number for number, found in self._segments.items() if found.first_seq <= seq + 1]
+        return max(older, default=0)
+
+    def droppable(self) -> list[tuple[int, frozenset[CallId]]]:
+        """Segments worth compacting with the calls to keep in each; the newest is never among them.
+
+        The newest stays because it carries the highest sequence number over a restart.
+        """
+        newest = max(self._segments, default=0)
+        return [
+            (number, frozenset(found.open))
+            for number, found in sorted(self._segments.items())
+            if number != newest
+            and found.ended_seq <= self.released
+            and sum(found.open.values()) * 2 < found.records
+        ]
+
+    def dropped(self, number: int, records: int) -> None:
+        """Compaction of `number` is done; `records` are left in it, 0 when the file is gone."""
+        if records:
+            self._segments[number].records = records
+        else:
+            del self._segments[number]
