@@ -38,7 +38,7 @@ _MAX_TEL = 256
 
 
 def split_values(value: str) -> list[str]:
-    """Split a header value at commas outside quotes and angle brackets; MessageError(400) if those stay open."""
+    """Split a header value at commas outside quotes and angle brackets; MessageError(400) if one is open."""
     if "," not in value:
         return [value.strip()] if value.strip() else []
     values: list[str] = []
@@ -59,7 +59,7 @@ def split_values(value: str) -> list[str]:
 
 
 def parse_params(text: str) -> dict[str, str | None]:
-    """`;a=b;c` to {"a": "b", "c": None}: names in lower case, values without quotes; of two the first wins."""
+    """`;a=b;c` to {"a": "b", "c": None}: names in lower case, values without quotes, first one wins."""
     params: dict[str, str | None] = {}
     position, end = 0, len(text)
     while position < end:
@@ -84,7 +84,7 @@ def unquote(text: str) -> str:
 
 
 def parse_uri(text: str) -> URI:
-    """A sip, sips or tel URI without its `?headers`; MessageError 416 for another scheme, 400 when malformed."""
+    """A sip, sips or tel URI without its `?headers`; MessageError 416: another scheme, 400: malformed."""
     scheme = _SCHEME.match(text)
     if scheme is None:
         raise MessageError(400, "Malformed URI")
@@ -175,7 +175,7 @@ def parse_via(value: str) -> ViaValue:
 
 
 def salvage_via(value: str) -> ViaValue | None:
-    """Protocol and sent-by of a Via with broken parameters, so that a 400 finds its way; None if those too."""
+    """Protocol and sent-by of a Via with broken parameters, so that a 400 can go back; None if those too."""
     try:
         via = _parse_via_head(value)
         return ViaValue(via.group("transport").upper(), via.group("host"), _port(via), {})

@@ -1,0 +1,75 @@
+"""A way to reach one peer: a UDP socket with a remote address, or one stream connection."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.errors import TransportError
+from gateway.sip.transport_types import MAX_DATAGRAM, TransportKind, bracketed
+
+
+class Flow:
+    """What requests are sent on and where messages came from.
+
+    `peer_names` are the SAN dNSNames (lower case) of a peer certificate that was verified: chain, dates, purpose;
+    whether the name is the right one for the trunk is the caller's to say. `users` counts transactions that still
+    need this flow: it is not drained before they end.
+    """
+
+    kind: TransportKind
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    peer_names: frozenset[str] = frozenset()
+    outbound: bool = False
+    users: int = 0
+
+    @property
+    def reliable(self) -> bool:
+        return self.kind.reliable
+
+    @property
+    def closed(self) -> bool:
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        """TransportError when the flow is closed or `data` does not fit (64 KiB; UDP: 65,507 bytes)."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close a stream at once; nothing on UDP."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{bracketed(self.remote[0])}:{self.remote[1]}"
+
+
+class DatagramSocket(Protocol):
+    """The half of asyncio.DatagramTransport that a flow needs."""
+
+    def sendto(self, data: bytes, addr: tuple[str, int]) -> None: ...
+
+    def is_closing(self) -> bool: ...
+
+
+class DatagramFlow(Flow):
+    """A UDP socket of ours and one remote address; made anew for each datagram, so it holds no state."""
+
+    kind = TransportKind.UDP
+
+    def __init__(self, socket: DatagramSocket, local: tuple[str, int], remote: tuple[str, int]) -> None:
+        self._socket = socket
+        self.local = local
+        self.remote = remote
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.is_closing()
+
+    def send(self, data: bytes) -> None:
+        if self.closed:
+            raise TransportError("the UDP socket is closed")
+        if len(data) > MAX_DATAGRAM:
+            raise TransportError(f"{len(data)} bytes do not fit into a datagram")
+        try:
+            self._socket.sendto(data, self.remote)
+        except (OSError, ValueError) as error:
+            raise TransportError(f"cannot send to {self}: {error}") from error
