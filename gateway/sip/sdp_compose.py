@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gateway.sip.sdp import AudioDescription, Codec, Direction, MediaLine
+from gateway.sip.sdp import Codec, Direction, MediaLine
 
 PTIME = 20
 """Milliseconds in each of our packets."""
@@ -81,34 +80,3 @@ def stamp_origin(description: Description, previous: Description | None) -> Desc
     same = replace(description, session_id=previous.session_id, version=previous.version)
     comparable = replace(same, media=previous.media, index=previous.index)
     return same if comparable == previous else replace(same, version=previous.version + 1)
-
-
-def for_engine(description: AudioDescription, codecs: Sequence[Codec], telephone_event: int | None) -> bytes:
-    """The peer's description as rtpengine gets to see it: only what was admitted, no line of foreign making.
-
-    Directions and the hold address are left out: what flows is decided by patching, never by rtpengine.
-    """
-    family = "IP6" if description.ipv6 else "IP4"
-    formats = [codec.payload_type for codec in codecs]
-    maps = [f"a=rtpmap:{codec.payload_type} {codec.rtpmap}" for codec in codecs]
-    if telephone_event is not None:
-        formats.append(telephone_event)
-        maps += [f"a=rtpmap:{telephone_event} telephone-event/8000", f"a=fmtp:{telephone_event} 0-16"]
-    lines = [
-        "v=0",
-        f"o=- 1 1 IN {family} {description.address}",
-        "s=-",
-        f"c=IN {family} {description.address}",
-        "t=0 0",
-        f"m=audio {description.port} {description.profile} {' '.join(map(str, formats))}",
-        *maps,
-        "a=sendrecv",
-    ]
-    for line in description.crypto:
-        mki = f"|2^31|{line.mki[0]}:{line.mki[1]}" if line.mki else "|2^31"
-        lines.append(f"a=crypto:{line.tag} {line.suite} inline:{line.key}{mki}")
-    if description.rtcp_mux:
-        lines.append("a=rtcp-mux")
-    elif description.rtcp_port is not None:
-        lines.append(f"a=rtcp:{description.rtcp_port}")
-    return "".join(line + "\r\n" for line in lines).encode()
