@@ -11,9 +11,9 @@ from gateway.sip.transport_types import MAX_DATAGRAM, TransportKind, bracketed
 class Flow:
     """What requests are sent on and where messages came from.
 
-    `peer_names` are the SAN dNSNames (lower case) of a peer certificate that was verified: chain, dates, purpose;
-    whether the name is the right one for the trunk is the caller's to say. `users` counts transactions that still
-    need this flow: it is not drained before they end.
+    `peer_names` are the SAN dNSNames (lower case) of a peer certificate whose chain, dates and purpose were
+    verified; whether the name is the right one for a trunk is the caller's to say. `users` counts the
+    transactions that still need this flow: it is not drained before they end.
     """
 
     kind: TransportKind

@@ -25,7 +25,7 @@ class TransportKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where we listen, or a peer of the configuration: `udp:127.0.0.1:5060`, `tls:[::]:5061`, `tcp:pbx.example`."""
+    """Where we listen, or a peer of the configuration: `udp:127.0.0.1:5060`, `tls:[::]:5061`, `tcp:pbx`."""
 
     kind: TransportKind
     host: str
@@ -54,7 +54,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A resolved next hop. `name` is the host name that was asked for: SNI, and what the certificate must say."""
+    """A resolved next hop; `name` is the host name asked for: SNI, and what the certificate must say."""
 
     kind: TransportKind
     address: str
