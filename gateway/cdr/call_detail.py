@@ -1,0 +1,349 @@
+"""Call detail: rows made of a call's events, and of nothing else (facts/call-detail.md 5, rules 1 to 10).
+
+Decisions where the rules leave room:
+- The moments of a row are whole seconds, cut, not rounded; the lengths are differences of those, so that
+  duration = pending + talk + hold and talk + hold = end - answer are exact on the row itself. Talk and hold
+  share end - answer by largest remainder. Milliseconds are in `detail`.
+- Answered means: two legs up at once. Waiting alone in an announcement is still pending.
+- A row needs an INVITE that left, or a leg that was answered (rule 10). A caller refused by policy, or for
+  whom no peer could even be tried, leaves none.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.cdr.call_state import CallState, LegState, Span, Transfer, fold
+from gateway.cdr.columns import SCHEMA_VERSION, CallType, Disposition
+from gateway.events import Event
+from gateway.model import PartyType, ReleasedBy, Result, Role, Termination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDetail:
+    """One row; fields are those of `columns.COLUMNS`, in that order. Times are aware UTC, whole seconds."""
+
+    id: str
+    global_interaction_id: str
+    media_type: str
+    type: str
+    start_time: datetime
+    answer_time: datetime | None
+    end_time: datetime
+    duration: int
+    ivr_time: int
+    queue_time: int
+    pending_time: int
+    talk_time: int
+    hold_time: int
+    hold_count: int
+    max_hold: int
+    acw_time: int
+    from_phone: str
+    original_destination_phone: str
+    connected_to_phone: str
+    transferred_from_phone: str
+    transferred_to_phone: str
+    caller_party_type: str
+    callee_party_type: str
+    caller_login_id: str
+    callee_login_id: str
+    caller_trunk: str
+    callee_trunk: str
+    disposition: str
+    released_by: str
+    sip_code: int
+    reason: str
+    teams_correlation_id: str
+    mos: float | None
+    detail: dict[str, Any]
+
+    def values(self) -> dict[str, Any]:
+        """Column name to value, times as datetime (what a database takes)."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: times as `2026-01-01T00:00:00Z`."""
+        return {
+            name: iso(value) if isinstance(value, datetime) else value
+            for name, value in self.values().items()
+        }
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> CallDetail:
+        """Inverse of `to_dict`; unknown keys are dropped. KeyError or ValueError when it is no row."""
+        values = {field.name: record[field.name] for field in fields(cls)}
+        for name in ("start_time", "answer_time", "end_time"):
+            if isinstance(values[name], str):
+                values[name] = datetime.fromisoformat(values[name])
+        return cls(**values)
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC, whole seconds, with `Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def call_detail(events: Iterable[Event]) -> list[CallDetail]:
+    """Rows of the calls in `events` that have ended, in the order in which the calls began."""
+    rows = (row_of(state) for state in fold(events).values())
+    return [row for row in rows if row is not None]
+
+
+def row_of(state: CallState) -> CallDetail | None:
+    """The call's row; None while it runs, and for a call that leaves none (rule 10)."""
+    if state.end is None or state.termination is None:
+        return None
+    if not any(leg.dialled or leg.answered is not None for leg in state.legs.values()):
+        return None
+    caller, callee = _caller(state), _callee(state)
+    start, end = state.start // 1000, state.end // 1000
+    answer = None if state.answer is None else state.answer // 1000
+    held, talk_ms, hold_ms = [], 0, 0
+    if state.answer is not None:
+        held = _lengths(state.agent_spans, state.answer, state.end)
+        hold_ms = sum(held)
+        talk_ms = state.end - state.answer - hold_ms
+    talk, hold = largest_remainder(0 if answer is None else end - answer, (talk_ms, hold_ms))
+    transfer = next((t for t in reversed(state.transfers) if t.outcome == "completed"), None)
+    connected = callee is not None and callee.answered is not None
+    return CallDetail(
+        id=str(state.call),
+        global_interaction_id=str(state.interaction) or _stand_in(state.call),
+        media_type="VOICE",
+        type=_type(state, caller, callee).value,
+        start_time=_moment(start),
+        answer_time=None if answer is None else _moment(answer),
+        end_time=_moment(end),
+        duration=end - start,
+        ivr_time=0,
+        queue_time=0,
+        pending_time=(end if answer is None else answer) - start,
+        talk_time=talk,
+        hold_time=hold,
+        hold_count=len(held),
+        max_hold=max(zip(held, largest_remainder(hold, held), strict=True), default=(0, 0))[1],
+        acw_time=0,
+        from_phone=state.from_number,
+        original_destination_phone=state.to_number,
+        connected_to_phone=callee.number if callee is not None and connected else "",
+        transferred_from_phone=_transferor(state, transfer),
+        transferred_to_phone=_transferred_to(state, transfer),
+        caller_party_type=caller.party.value if caller else "",
+        callee_party_type=callee.party.value if callee else "",
+        caller_login_id=caller.login if caller else "",
+        callee_login_id=callee.login if callee else "",
+        caller_trunk=caller.trunk if caller else "",
+        callee_trunk=callee.trunk if callee else "",
+        disposition=_disposition(state, state.termination, transfer).value,
+        released_by=state.termination.released_by.value,
+        sip_code=state.termination.sip_code,
+        reason=state.termination.reason,
+        teams_correlation_id=_correlation(state),
+        mos=_worst_mos(state),
+        detail=_detail(state, talk_ms, hold_ms),
+    )
+
+
+def largest_remainder(total: int, parts: Sequence[int]) -> list[int]:
+    """Share whole `total` out in proportion to `parts`; the shares sum to it, a part of 0 gets 0.
+
+    With nothing to go by (all parts 0) the first gets everything.
+    """
+    whole = sum(parts)
+    if not parts or not whole:
+        return [total if index == 0 else 0 for index in range(len(parts))]
+    shares = [total * part // whole for part in parts]
+    by_need = sorted(range(len(parts)), key=lambda i: (-(total * parts[i] % whole), -parts[i], i))
+    for index in by_need[: total - sum(shares)]:
+        shares[index] += 1
+    return shares
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _stand_in(call: str) -> str:
+    """An interaction id for a call whose first record was lost; the same at every replay."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, call))
+
+
+def _lengths(spans: Iterable[Span], start: int, end: int) -> list[int]:
+    """Milliseconds of each span inside start..end, without those that have none there."""
+    clipped = (min(end if s.end is None else s.end, end) - max(s.start, start) for s in spans)
+    return [length for length in clipped if length > 0]
+
+
+def _caller(state: CallState) -> LegState | None:
+    legs = list(state.legs.values())
+    return next((leg for leg in legs if leg.role is Role.CALLER), legs[0] if legs else None)
+
+
+def _callee(state: CallState) -> LegState | None:
+    caller = _caller(state)
+    others = [leg for leg in state.legs.values() if leg is not caller]
+    answered = [leg for leg in others if leg.answered is not None]
+    if answered:
+        return min(answered, key=lambda leg: leg.answered or 0)
+    return next((leg for leg in others if leg.role is Role.CALLEE), others[0] if others else None)
+
+
+def _type(state: CallState, caller: LegState | None, callee: LegState | None) -> CallType:
+    if not any(leg.party is PartyType.AGENT for leg in state.legs.values()):
+        return CallType.EXTERNAL
+    if caller is None or caller.party is not PartyType.AGENT:
+        return CallType.INBOUND
+    if callee is None or callee.party is PartyType.AGENT:
+        return CallType.INTERNAL
+    return CallType.OUTBOUND
+
+
+_RELEASED = {
+    ReleasedBy.CALLER: Disposition.CALLER_TERMINATED,
+    ReleasedBy.CALLEE: Disposition.CALLEE_TERMINATED,
+    ReleasedBy.PARTICIPANT: Disposition.PARTICIPANT_TERMINATED,
+    ReleasedBy.SYSTEM: Disposition.SYSTEM_TERMINATED,
+}
+_UNANSWERED = {
+    Result.ABANDONED: Disposition.ABANDONED_RINGING,
+    Result.NO_ANSWER: Disposition.NO_ANSWER,
+    Result.BUSY: Disposition.BUSY,
+    Result.DECLINED: Disposition.DECLINED,
+    Result.NOT_FOUND: Disposition.NOT_FOUND,
+    Result.REJECTED: Disposition.REJECTED,
+    Result.UNREACHABLE: Disposition.UNREACHABLE,
+    Result.FAILED: Disposition.FAILED,
+}
+
+
+def _disposition(state: CallState, termination: Termination, transfer: Transfer | None) -> Disposition:
+    if transfer is not None:
+        return Disposition.TRANSFERRED
+    if any(len(segment.members) >= 3 for segment in state.segments):
+        return Disposition.CONFERENCED
+    released = _RELEASED[termination.released_by]
+    if state.answer is not None:
+        return released
+    return _UNANSWERED.get(termination.result, released)
+
+
+def _transferor(state: CallState, transfer: Transfer | None) -> str:
+    leg = state.legs.get(transfer.leg) if transfer else None
+    return leg.number if leg else ""
+
+
+def _transferred_to(state: CallState, transfer: Transfer | None) -> str:
+    if transfer is None:
+        return ""
+    leg = state.legs.get(transfer.new_leg) if transfer.new_leg else None
+    return leg.number if leg and leg.number else phone_of(transfer.target)
+
+
+def phone_of(target: str) -> str:
+    """The number in a transfer target: `<sip:+1555@host;user=phone>` is `+1555`; other text stays."""
+    text = target.strip()
+    if "<" in text:
+        text = text.partition("<")[2].partition(">")[0]
+    scheme, colon, rest = text.partition(":")
+    if not colon or scheme.lower() not in ("sip", "sips", "tel"):
+        return text
+    return rest.partition("?")[0].partition("@")[0].partition(";")[0]
+
+
+def _correlation(state: CallState) -> str:
+    found = [leg for leg in state.legs.values() if leg.correlation]
+    return max(found, key=lambda leg: leg.ended or 0).correlation if found else ""
+
+
+def _worst_mos(state: CallState) -> float | None:
+    found = (leg.media.mos for leg in state.legs.values() if leg.media is not None)
+    return min((mos for mos in found if mos is not None), default=None)
+
+
+def _detail(state: CallState, talk_ms: int, hold_ms: int) -> dict[str, Any]:
+    assert state.end is not None
+    detail: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "start_ms": state.start,
+        "answer_ms": state.answer,
+        "end_ms": state.end,
+        "talk_ms": talk_ms,
+        "hold_ms": hold_ms,
+        "segments": [
+            {"id": f"{state.call}-{n}", "start_ms": s.start, "end_ms": s.end, "members": list(s.members)}
+            for n, s in enumerate(state.segments, 1)
+        ],
+        "legs": [_leg_detail(leg) for leg in state.legs.values()],
+    }
+    if state.consultation_of:
+        detail["consultation_of"] = state.consultation_of
+    if state.holds:
+        detail["holds"] = [
+            {"leg": h.leg, "by": h.by.value, "start_ms": h.start, "end_ms": h.end} for h in state.holds
+        ]
+    if state.answer is not None:
+        others = sum(_lengths(state.other_spans, state.answer, state.end))
+        if others:
+            detail["external_hold"] = {"ms": others, "part_of_call_detail": False}
+    if state.transfers:
+        detail["transfers"] = [
+            {
+                "leg": t.leg,
+                "mode": t.mode,
+                "target": t.target,
+                "outcome": t.outcome,
+                "at_ms": t.at,
+                "new_leg": t.new_leg,
+                "sip_code": t.sip_code,
+            }
+            for t in state.transfers
+        ]
+    if state.moves:
+        detail["media_moves"] = [{"at_ms": m.at, "to": m.to, "cause": m.cause} for m in state.moves]
+    if state.incomplete:
+        detail["incomplete"] = True
+    return detail
+
+
+def _leg_detail(leg: LegState) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "leg": leg.leg,
+        "trunk": leg.trunk,
+        "party": leg.party.value,
+        "role": leg.role.value,
+        "number": leg.number,
+        "login": leg.login,
+        "host": leg.host,
+        "sip_call_id": leg.sip_call_id,
+        "created_ms": leg.created,
+        "ringing_ms": leg.ringing,
+        "early_media": leg.early_media,
+        "answered_ms": leg.answered,
+        "ended_ms": leg.ended,
+        "codec": leg.codec,
+        "srtp": leg.srtp,
+        "attempts": [
+            {"peer": a.peer, "attempt": a.attempt, "at_ms": a.at, "sent": a.sent}
+            | {"sip_code": a.sip_code, "text": a.text}
+            for a in leg.attempts
+        ],
+        "correlation": leg.correlation,
+    }
+    if leg.termination is not None:
+        found["termination"] = {
+            "result": leg.termination.result.value,
+            "reason": leg.termination.reason,
+            "sip_code": leg.termination.sip_code,
+            "q850": leg.termination.q850,
+            "released_by": leg.termination.released_by.value,
+            "text": leg.termination.text,
+        }
+    if leg.media is not None:
+        media = leg.media.to_dict()
+        found["media"] = {k: v for k, v in media.items() if k not in ("kind", "call", "at", "leg")}
+    return found
