@@ -262,3 +262,9 @@ class ContactCenter:
         if not (right and known):
             self.refused_credentials += 1
         return right and known
+
+
+if __name__ == "__main__":
+    from tests.peers.contact_center_cli import main
+
+    main()

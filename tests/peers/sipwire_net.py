@@ -56,15 +56,20 @@ class Record:
 
 @dataclass
 class WireLog:
-    """Everything that the parties sharing this log sent and received."""
+    """Everything that the parties sharing this log sent and received; `keep` False only shows it."""
 
     records: list[Record] = field(default_factory=list)
     malformed: list[tuple[float, bytes, str]] = field(default_factory=list)
     ladder: Callable[[str], None] | None = None
+    on_record: Callable[[Record], object] | None = None
+    keep: bool = True
     began: float = field(default_factory=time.monotonic)
 
     def add(self, record: Record) -> None:
-        self.records.append(record)
+        if self.keep:
+            self.records.append(record)
+        if self.on_record is not None:
+            self.on_record(record)
         if self.ladder is not None:
             self.ladder(record.ladder(self.began))
 

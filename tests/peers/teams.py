@@ -312,3 +312,9 @@ class Teams:
     def _accepted(self, connection: Connection) -> list[Connection]:
         """Connections that the gateway made: there its certificate must cover its Contact (1.6)."""
         return connection.listener.connections if connection.listener in self.proxies else []
+
+
+if __name__ == "__main__":
+    from tests.peers.teams_cli import main
+
+    main()
