@@ -30,8 +30,8 @@ log = logging.getLogger("tandem.media")
 class Anchor:
     """One leg's media. Made by `PatchBay.answer_side` or `offer_side`, ended by `close`.
 
-    Every method that talks to rtpengine may raise MediaUnavailable, PortsExhausted or MediaRejected; those that
-    take a description also SdpError, and then nothing has changed. Calls on one anchor run one after the other.
+    Every method that talks to rtpengine may raise MediaUnavailable, PortsExhausted or MediaRejected; those
+    that take a description also SdpError, and then nothing has changed. Calls on one anchor run one by one.
 
     codec, telephone_event: what is spoken with the party, once that is agreed
     remote: the party's last description
@@ -51,7 +51,7 @@ class Anchor:
         self._offered: Description | None = None
         self._local: Description | None = None
 
-    # ---- what others need to know -------------------------------------------------------------------------
+    # ---- what others need to know ----------------------------------------------------------------
 
     @property
     def inside_port(self) -> int:
@@ -78,7 +78,7 @@ class Anchor:
         """Our last description to the party."""
         return self._local
 
-    # ---- descriptions ---------------------------------------------------------------------------------------
+    # ---- descriptions ----------------------------------------------------------------------------
 
     async def start_from_offer(self, remote: AudioDescription, selection: Selection) -> None:
         """Take the party's first offer. For PatchBay."""
@@ -96,7 +96,7 @@ class Anchor:
         return self._local.text()
 
     async def answer(self, codec: Codec | None = None) -> bytes:
-        """Our answer to the party's offer, in `codec` or the first common one; asked again it is the same text."""
+        """Our answer to the party's offer, in `codec` or the first common one; again: the same text."""
         async with self._lock:
             selection = self._selection
             if selection is None or self.remote is None or self._offered is not None:
@@ -152,7 +152,7 @@ class Anchor:
         return text
 
     async def local_offer(self, direction: Direction = Direction.SENDRECV) -> bytes:
-        """An offer of ours in a running session: same port, same key; the version moves only with the text."""
+        """An offer of ours in a running session: same port, same key; the version moves with the text."""
         async with self._lock:
             self._offered = self._local = self._refresh(direction)
             return self._local.text()
@@ -167,7 +167,7 @@ class Anchor:
             self._offered = self._local = self._refresh(Direction.SENDRECV)
             return self._local.text()
 
-    # ---- what the party hears ---------------------------------------------------------------------------------
+    # ---- what the party hears --------------------------------------------------------------------
 
     async def park(self) -> None:
         """Connect the party to nothing: it hears nothing and nobody hears it."""
@@ -188,14 +188,14 @@ class Anchor:
                 raise MediaRejected("the leg has no codec yet")
             await self._engine.point(Target(port, spoken, telephone_event))
 
-    # ---- the end ------------------------------------------------------------------------------------------------
+    # ---- the end ---------------------------------------------------------------------------------
 
     async def statistics(self) -> LegStatistics:
         """Counters as they stand; takes rtpengine 0.35 ms."""
         return read_statistics(await self._engine.query())
 
     async def close(self) -> LegStatistics:
-        """End the leg's media at once and free its ports; figures of its whole life. Never raises MediaError."""
+        """End the leg's media at once and free its ports; its figures. Never raises MediaError."""
         if self.closed:
             return LegStatistics()
         self.closed = True
@@ -207,7 +207,7 @@ class Anchor:
                 log.warning("delete_failed leg=%s cause=%s", self.leg, error)
                 return LegStatistics()
 
-    # ---- inside --------------------------------------------------------------------------------------------------
+    # ---- inside ----------------------------------------------------------------------------------
 
     def _note(self, remote: AudioDescription, selection: Selection) -> None:
         self.remote = remote
@@ -268,13 +268,17 @@ class Anchor:
             direction=direction,
             profile="RTP/AVP" if outside.key is None else "RTP/SAVP",
             crypto=None if outside.key is None else f"{outside.tag} {SUITE} inline:{outside.key}{LIFETIME}",
-            rtcp_port=outside.port + 1
-            if not rtcp_mux or (self._local is None and self.remote is None)
-            else outside.port,
+            rtcp_port=self._rtcp_port(outside, rtcp_mux=rtcp_mux),
             rtcp_mux=rtcp_mux,
             session_id=secrets.randbits(48),
             version=1,
         )
+
+    def _rtcp_port(self, outside: Outside, *, rtcp_mux: bool) -> int:
+        """The port above ours, unless an offer to multiplex is answered; kept once said (RFC 5761 5.1.1)."""
+        if self._local is not None and self._local.rtcp_mux == rtcp_mux:
+            return self._local.rtcp_port
+        return outside.port if rtcp_mux and self.remote is not None else outside.port + 1
 
 
 def _party(remote: AudioDescription, selection: Selection, codec: Codec) -> Party:

@@ -1,7 +1,7 @@
-"""One rtpengine call as a leg's media: the party is tag `ext`, our side is tag `int`, plain RTP on loopback.
+"""One rtpengine call as a leg's media: the party is tag `ext`, our side is `int`, plain RTP on loopback.
 
-The recipes are those of facts/media-prototype.md section 1. rtpengine sees descriptions made here only, never a
-line of foreign making, and never a direction: what flows is decided by where the inside half points.
+The recipes are those of facts/media-prototype.md section 1. rtpengine sees descriptions made here only, never
+a line of foreign making, and never a direction: what flows is decided by where the inside half points.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class EngineLeg:
         self.target: Target | None = None
         self.established = False
 
-    # ---- we call the party -----------------------------------------------------------------------------
+    # ---- we call the party -----------------------------------------------------------------------
 
     async def offer(self, codecs: Sequence[Codec], telephone_event: int | None, *, rtcp_mux: bool) -> Outside:
         """Reserve the leg's ports and key for an offer of ours."""
@@ -160,7 +160,7 @@ class EngineLeg:
         self.inside_port = _outside(reply).port
         self.established = True
 
-    # ---- the party calls us -----------------------------------------------------------------------------
+    # ---- the party calls us ----------------------------------------------------------------------
 
     async def offered(self, party: Party) -> None:
         """The party's offer; `answer` has to follow."""
@@ -204,10 +204,10 @@ class EngineLeg:
             await self.point(target)
         return outside
 
-    # ---- patching -----------------------------------------------------------------------------------------
+    # ---- patching --------------------------------------------------------------------------------
 
     async def point(self, target: Target | None, *, rekey: bool = False) -> Outside:
-        """Connect the inside half to `target`, None for nothing. Before it is established: as soon as it is."""
+        """Connect the inside half to `target`, None for nothing."""
         self.target = target
         party = self._known_party()
         spoken = target or Target(PARKED, party.codecs[0], party.telephone_event)
@@ -248,7 +248,7 @@ class EngineLeg:
         self.outside = made
         return made
 
-    # ---- everything else -------------------------------------------------------------------------------------
+    # ---- everything else -------------------------------------------------------------------------
 
     async def query(self) -> Reply:
         return await self._ng.command("query", call_id=self._leg)

@@ -1,4 +1,4 @@
-"""What rtpengine knows about a leg's stream: counters, what the peers' RTCP said, and when the last packet came."""
+"""What rtpengine knows about a leg's stream: counters, what the peers' RTCP said, the last packet's time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class LegStatistics:
     """Figures of one leg, seen from us: received = from the party, sent = to the party.
 
     errors:      packets of the party that could not be used (wrong key, not authentic, wrong source)
-    lost:        packets the far ends reported missing; jitter_ms and rtt_ms averages; mos 1.0..4.5. None where no
-                 RTCP report with it came (rtpengine takes them from the peers' reports alone)
+    lost:        packets the far ends reported missing; jitter_ms and rtt_ms averages; mos 1.0..4.5. None
+                 where no RTCP report with it came (rtpengine takes them from the peers' reports alone)
     last_packet: wall-clock seconds (whole) of the party's last RTP packet, or of the start when none came
     """
 
