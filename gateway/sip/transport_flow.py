@@ -64,6 +64,10 @@ class DatagramFlow(Flow):
     def closed(self) -> bool:
         return self._socket.is_closing()
 
+    def to_port(self, port: int) -> DatagramFlow:
+        """The same socket and address, another port."""
+        return DatagramFlow(self._socket, self.local, (self.remote[0], port))
+
     def send(self, data: bytes) -> None:
         if self.closed:
             raise TransportError("the UDP socket is closed")
