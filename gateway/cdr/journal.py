@@ -365,7 +365,8 @@ class Journal:
 
 
 def _encode(event: Event) -> bytes:
-    return json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
 
 
 def _decode(stored: Stored) -> Event | None:

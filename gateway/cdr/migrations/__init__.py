@@ -1,0 +1,1 @@
+"""Alembic migrations of call detail; run by `tables.migrate` at start, never by hand."""

@@ -1,0 +1,145 @@
+"""Call detail in SQL: the table (made from `columns.COLUMNS`), the engine, the migrations.
+
+The engine is SQLAlchemy's blocking one, used in threads: its drivers are the ones everybody runs, and a
+thread can neither block nor be cancelled half-way through a commit.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from gateway.cdr.columns import COLUMNS, Kind
+
+VERSION_TABLE = "call_detail_schema"
+_MIGRATION_LOCK = 0x7461_6E64
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """Aware UTC on our side; timestamptz in PostgreSQL, UTC text in SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment = value.astimezone(UTC)
+        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+_TYPES: dict[Kind, TypeEngine[Any]] = {
+    Kind.TEXT: String(),
+    Kind.TIME: UtcTime(),
+    Kind.INTEGER: Integer(),
+    Kind.REAL: Float(),
+    Kind.JSON: JSON().with_variant(JSONB(), "postgresql"),
+}
+
+call_detail = Table(
+    "call_detail",
+    metadata,
+    *(
+        Column(
+            column.name,
+            _TYPES[column.kind],
+            primary_key=column.name == "id",
+            nullable=column.nullable,
+            comment=f"{column.rule} ({column.unit})",
+        )
+        for column in COLUMNS
+    ),
+)
+Index("call_detail_start", call_detail.c.start_time, call_detail.c.id)
+for _name in (
+    "global_interaction_id",
+    "caller_login_id",
+    "callee_login_id",
+    "from_phone",
+    "original_destination_phone",
+    "connected_to_phone",
+):
+    Index(f"call_detail_{_name}", call_detail.c[_name])
+
+
+def make(url: str) -> Engine:
+    """An engine for `sqlite:///path` or `postgresql://…`; connects when first used.
+
+    SQLite: write-ahead log, full sync. PostgreSQL: psycopg, limits on connecting, on silence and on a
+    statement, so that a dead server is an error within seconds and not a thread lost.
+    """
+    parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(
+            parsed,
+            pool_size=2,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": 5,
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 20_000,
+                "options": "-c statement_timeout=60000",
+                "application_name": "tandem",
+            },
+        )
+    engine = create_engine(parsed)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema up to date; two gateways that start together do it one after the other."""
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    settings.set_main_option("path_separator", "os")
+    with engine.connect() as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        elif engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "head")
