@@ -7,6 +7,7 @@ a test.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ CLIENT_ONLY = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 PROXY_NAMES = ("sip.pstnhub.microsoft.com", "sip2.pstnhub.microsoft.com", "sip3.pstnhub.microsoft.com")
 MICROSOFT_NAMES = (*PROXY_NAMES, "sip-all.pstnhub.microsoft.com", "*.pstnhub.microsoft.com")
 GATEWAY_NAMES = ("sbc.example.test", "*.sbc.example.test", "*.customers.example.test")
+
+CENTER_NAMES = ("pbx.example.test", "localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,16 @@ def _sign(
     )
     if not authority:
         builder = builder.add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
+            x509.SubjectAlternativeName([_name(name) for name in names]), critical=False
         ).add_extension(x509.ExtendedKeyUsage(list(usages)), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _write(
@@ -159,9 +169,9 @@ def renew(pki: Pki, name: str, names: Sequence[str]) -> Identity:
 def make_pki(folder: Path, gateway_names: Sequence[str] = GATEWAY_NAMES) -> Pki:
     """Write everything into `folder` (made when missing).
 
-    Identities: gateway, gateway-ecdsa, gateway-expired; microsoft and its variants microsoft-server-only (the
-    direction public authorities go, T8), -client-only, -expired, -wrong-name, -rogue (other authority),
-    -self-signed, -ecdsa.
+    Identities: gateway, gateway-ecdsa, gateway-expired; contact-center; microsoft and its variants
+    microsoft-server-only (the direction public authorities go, T8), -client-only, -expired, -wrong-name,
+    -rogue (other authority), -self-signed, -ecdsa.
     """
     folder.mkdir(parents=True, exist_ok=True)
     good, rogue = Authority("Tandem Test"), Authority("Rogue")
@@ -180,6 +190,7 @@ def make_pki(folder: Path, gateway_names: Sequence[str] = GATEWAY_NAMES) -> Pki:
             "gateway": good.issue(folder, "gateway", gateway_names),
             "gateway-ecdsa": good.issue(folder, "gateway-ecdsa", gateway_names, curve=True),
             "gateway-expired": good.issue(folder, "gateway-expired", gateway_names, expired=True),
+            "contact-center": good.issue(folder, "contact-center", CENTER_NAMES),
             "microsoft": good.issue(folder, "microsoft", microsoft),
             "microsoft-server-only": good.issue(
                 folder, "microsoft-server-only", microsoft, usages=SERVER_ONLY

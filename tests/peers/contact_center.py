@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
+from tests.peers.certs import Pki
 from tests.peers.contact_center_call import CenterCall
 from tests.peers.rtp import RtpPeer
 from tests.peers.sipwire import WireMessage, new_tag
-from tests.peers.sipwire_net import Connection, WireLog
+from tests.peers.sipwire_net import Connection, WireLog, client_context, server_context
 from tests.peers.sipwire_ua import PATIENCE, Dialog, ServerTx, WireUa
 
-Kind = Literal["UDP", "TCP"]
+Kind = Literal["UDP", "TCP", "TLS"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class ContactCenter:
     """One PBX with one number; listens on UDP and TCP at one port.
 
     gateway          address and port of the gateway's listener of `kind`
+    kind, pki        UDP, TCP or TLS; for TLS it presents the identity contact-center and verifies the chain
+    srtp             offer and take SRTP (SDES) only
     codecs           names in the order offered; telephone_event None: it has none
     challenge        demand digest authentication for incoming calls
     session_expires  seconds offered in our INVITEs, 0 for no session timer
@@ -58,6 +61,8 @@ class ContactCenter:
         port: int = 0,
         number: str = "+49301112222",
         tone: float = 440.0,
+        pki: Pki | None = None,
+        srtp: bool = False,
         codecs: tuple[str, ...] = ("PCMA",),
         telephone_event: int | None = 101,
         challenge: Challenge | None = None,
@@ -68,7 +73,7 @@ class ContactCenter:
         self.gateway, self.kind, self.host, self.number = gateway, kind, host, number
         self.tone, self.codecs, self.telephone_event = tone, codecs, telephone_event
         self.challenge, self.session_expires = challenge, session_expires
-        self.port = port
+        self.port, self.tls_port, self.pki, self.srtp = port, 0, pki, srtp
         self.ua = WireUa(owner, log)
         self.ua.handler = self._on_request
         self.calls: list[CenterCall] = []
@@ -91,6 +96,9 @@ class ContactCenter:
                     raise
                 continue
             self.port = stream.port
+            if self.pki is not None:
+                context = server_context(self.pki["contact-center"], self.pki.roots, demand_certificate=False)
+                self.tls_port = (await self.ua.wire.listen("TLS", self.host, 0, context)).port
             return self
         raise OSError("no port free for UDP and TCP")
 
@@ -110,12 +118,13 @@ class ContactCenter:
     @property
     def peer(self) -> str:
         """The trunk's peer in the gateway's configuration."""
-        return f"{self.kind.lower()}:{self.host}:{self.port}"
+        return f"{self.kind.lower()}:{self.host}:{self.tls_port if self.kind == 'TLS' else self.port}"
 
     @property
     def contact(self) -> str:
         transport = "" if self.kind == "UDP" else f";transport={self.kind.lower()}"
-        return f"<sip:{self.number}@{self.host}:{self.port}{transport}>"
+        port = self.tls_port if self.kind == "TLS" else self.port
+        return f"<sip:{self.number}@{self.host}:{port}{transport}>"
 
     async def connection(self) -> Connection:
         """To the gateway: the UDP socket, or one TCP connection that is kept."""
@@ -123,7 +132,11 @@ class ContactCenter:
         for known in self.ua.wire.connections:
             if known.kind == self.kind and not known.closed and known.remote == self.gateway:
                 return known
-        return await self.ua.wire.connect(self.kind, *self.gateway)
+        context = None
+        if self.kind == "TLS":
+            assert self.pki is not None, "TLS needs a PKI"
+            context = client_context(self.pki["contact-center"], self.pki.roots, check_name=False)
+        return await self.ua.wire.connect(self.kind, *self.gateway, context=context, name=self.gateway[0])
 
     # ---- calls ------------------------------------------------------------------------------------------
 
@@ -211,6 +224,7 @@ class ContactCenter:
             tone=self.tone if tone is None else tone,
             codec=(codecs or self.codecs)[0],
             telephone_event=self.telephone_event,
+            srtp=self.srtp,
             rtcp_mux=False,
         )
 

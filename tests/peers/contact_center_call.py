@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Hold = Literal["sendonly", "inactive", "recvonly", "zero", "offerless"]
 Method = Literal["INVITE", "UPDATE"]
+SUITE = "AES_CM_128_HMAC_SHA1_80"
 ALLOW = "INVITE, ACK, CANCEL, BYE, OPTIONS, NOTIFY, REFER, INFO, UPDATE, PRACK, MESSAGE"
 
 
@@ -60,7 +61,11 @@ class CenterCall(WireCall):
             self.rtp.use_codec(common[0])
         if self.center.telephone_event is not None:
             self.rtp.telephone_event = view.number("telephone-event")
-        return self.rtp.description(direction, codecs=(common[0],))
+        crypto = None
+        if view.crypto:
+            tag = next((line.tag for line in view.crypto if line.suite == SUITE), view.crypto[0].tag)
+            crypto = self.rtp.crypto_line(tag)
+        return self.rtp.description(direction, codecs=(common[0],), crypto=crypto)
 
     # ---- ringing --------------------------------------------------------------------------------------
 

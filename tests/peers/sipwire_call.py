@@ -163,8 +163,8 @@ class WireCall(DialogUser):
             self.established = True
             body = b""
             if not self.local_sdp:
-                self.hear(response.sdp())
                 self.local_sdp = body = self.answer_to(response.sdp(), "sendrecv")
+                self.hear(response.sdp())
             elif not self.inviting.request.sdp():
                 body = self.local_sdp
             if self.send_ack:
@@ -279,12 +279,10 @@ class WireCall(DialogUser):
         body = b""
         if offer:
             self.direction = MIRROR[audio(offer).direction]
+            self.local_sdp = body = self.answer_to(offer, self.direction)
             self.hear(offer)
-            body = self.answer_to(offer, self.direction)
         elif method == "INVITE":
-            body = self.offer()
-        if body:
-            self.local_sdp = body
+            self.local_sdp = body = self.offer()
         transaction.respond(200, headers=self.headers(method, 200), body=body)
 
     def _on_bye(self, transaction: ServerTx) -> None:
@@ -307,7 +305,8 @@ class WireCall(DialogUser):
         """Send to, in the codec and with the event number of, the party described; silent when held."""
         view = audio(sdp)
         self.remote = view
-        common = [name for name in view.names() if name in CODECS]
+        agreed = audio(self.local_sdp).names() if self.local_sdp else CODECS
+        common = [name for name in view.names() if name in CODECS and name in agreed]
         if not common or view.port == 0:
             self.rtp.pause()
             return
