@@ -73,6 +73,14 @@ class Sip(Section):
     idle_timeout: Seconds = 600.0
     """A stream connection without traffic for so many seconds is closed."""
 
+    @property
+    def roots(self) -> Path | None:
+        """`trusted_roots`, or Debian's store, or None where there is neither."""
+        return self.trusted_roots or (SYSTEM_ROOTS if SYSTEM_ROOTS.exists() else None)
+
+
+SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
+
 
 def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, str) else value
