@@ -1,0 +1,30 @@
+"""Our own failures as endings, and what a peer is told about them."""
+
+from __future__ import annotations
+
+from gateway.calls.leg import Leg
+from gateway.errors import SipError
+from gateway.model import ReleasedBy, Result, Termination
+from gateway.sip.message import Message
+from gateway.trunks.reasons import correlation, parse_reasons, reason_text
+
+
+def failure(error: SipError) -> Termination:
+    """How a leg or call ends that our own side could not serve."""
+    if error.code in (400, 415, 488):
+        return Termination(Result.FAILED, "media_refused", error.code, 65, ReleasedBy.SYSTEM, error.text)
+    reason = "no_media" if error.code == 503 else "internal_error"
+    return Termination(Result.FAILED, reason, error.code, 41, ReleasedBy.SYSTEM, error.text)
+
+
+def warning(leg: Leg, error: SipError) -> tuple[str, str]:
+    """Warning header (RFC 3261 20.43; 399 miscellaneous) with our name toward this peer."""
+    text = error.text.replace("\\", "").replace('"', "'")
+    return "Warning", f'399 {leg.trunk.profile(leg.tenant).contact_host} "{text}"'
+
+
+def correlation_of(message: Message | None) -> str:
+    """Teams' correlation id from a message's Reason texts, "" when there is none (facts 3.3)."""
+    if message is None:
+        return ""
+    return correlation(reason_text(parse_reasons(message.headers.getlist("Reason"))))[0]

@@ -1,0 +1,76 @@
+"""The second half of a plain call: the called party rings, answers or refuses, and the caller is told."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.calls.leg import Leg, LegState
+from gateway.errors import SipError
+from gateway.events import LegRinging
+from gateway.model import Termination
+from gateway.sip.session_events import Progress
+
+if TYPE_CHECKING:
+    from gateway.calls.call import Call
+
+log = logging.getLogger("tandem.calls")
+
+
+class FirstCallee:
+    """Purpose of the leg that a caller is waiting for."""
+
+    vital = False
+
+    def __init__(self, caller: Leg) -> None:
+        self._caller = caller
+        self._told = False
+
+    async def progress(self, call: Call, leg: Leg, event: Progress) -> None:
+        """Relay it: real early media where the trunk has it, otherwise the caller's own ringback.
+
+        Teams' 183 may carry silence while the user's phones ring (T12), so on trunks with early_media
+        "ringback" its sound is not passed on.
+        """
+        early = event.sdp is not None and leg.trunk.settings.early_media == "relay"
+        if early and not leg.early:
+            early = await self._open(leg, event.sdp or b"")
+        if not self._told:
+            self._told = True
+            await call.record(
+                LegRinging(call=call.id, at=call.now(), leg=leg.id, sip_code=event.code, early_media=early)
+            )
+        if leg.early:
+            call.ringback.discard(self._caller.id)
+            await call.rewire()
+        elif self._caller.early:
+            # it hears us already, so its own equipment makes no tone any more
+            call.ringback.add(self._caller.id)
+            await call.rewire()
+        else:
+            self._caller.ring(event.code if event.code in (181, 182) else 180)
+
+    async def _open(self, leg: Leg, sdp: bytes) -> bool:
+        try:
+            await leg.take_description(sdp)
+        except SipError as error:
+            # the final answer decides; a fork whose early description is of no use may still answer well
+            log.info("early_media_unusable leg=%s cause=%s", leg.id, error.text)
+            return False
+        leg.early = await self._caller.open_early(leg.codec)
+        return leg.early
+
+    async def answered(self, call: Call, leg: Leg) -> None:
+        caller = self._caller
+        call.ringback.discard(caller.id)
+        if caller.state is not LegState.INCOMING:
+            return
+        await caller.answer(leg.codec)
+        await call.note_answer(caller)
+        await call.admit(caller, leg)
+
+    async def failed(self, call: Call, leg: Leg, termination: Termination) -> None:
+        await call.end(termination)
+
+    async def stranded(self, call: Call, leg: Leg, termination: Termination) -> None:
+        await call.end(termination)

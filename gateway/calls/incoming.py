@@ -1,0 +1,84 @@
+"""An INVITE that starts a call: anchor the caller, find the way, dial."""
+
+from __future__ import annotations
+
+import logging
+
+from gateway.calls.call import Call
+from gateway.calls.context import CallContext
+from gateway.calls.dialling import Order
+from gateway.calls.endings import failure, warning
+from gateway.calls.first_callee import FirstCallee
+from gateway.calls.leg import Leg
+from gateway.calls.routing import Routed, identify, origin_of, route_call
+from gateway.errors import SipError
+from gateway.model import Role, Termination
+from gateway.sip.session import Session
+from gateway.trunks.trunk import Recognition
+from gateway.trunks.uris import user_of
+
+log = logging.getLogger("tandem.calls")
+
+
+class Incoming:
+    """The first work of a call that came in over `origin`'s trunk."""
+
+    def __init__(self, context: CallContext, call: Call, session: Session, origin: Recognition) -> None:
+        self._context, self._call, self._session, self._origin = context, call, session, origin
+        trunk, request = origin.trunk, session.request
+        self._who = trunk.caller(request.headers)
+        identity = identify(trunk.name, self._who.number, context.directory)
+        self.leg = Leg(
+            context.bay,
+            trunk,
+            tenant=origin.tenant,
+            role=Role.CALLER,
+            identity=identity,
+            number=self._who.number,
+            post=call.post,
+        )
+
+    async def __call__(self) -> None:
+        call, leg, request = self._call, self.leg, self._session.request
+        dialled = user_of(request.uri)
+        called = leg.trunk.e164(dialled)
+        leg.take_session(self._session)
+        call.legs[leg.id] = leg
+        await call.begin(self._who.number, called)
+        await call.add_leg(leg)
+        try:
+            await leg.take_call()
+        except SipError as error:
+            log.warning("offer_refused call=%s leg=%s trunk=%s code=%d cause=%s",
+                        call.id, leg.id, leg.trunk.name, error.code, error.text)  # fmt: skip
+            leg.refusal_headers = (warning(leg, error),)
+            await call.end(failure(error))
+            return
+        where = route_call(
+            origin_of(leg.trunk.name, leg.tenant, dialled, request.max_forwards, request.headers),
+            self._context.directory,
+        )
+        if isinstance(where, Termination):
+            await call.end(where)
+            return
+        await self._dial(where)
+
+    async def _dial(self, where: Routed) -> None:
+        call, caller = self._call, self.leg
+        trunk = self._context.trunks[where.trunk]
+        callee = Leg(
+            self._context.bay,
+            trunk,
+            tenant=where.tenant,
+            role=Role.CALLEE,
+            identity=identify(trunk.name, where.number, self._context.directory),
+            number=where.number,
+            post=call.post,
+        )
+        order = Order(
+            number=where.number,
+            caller=self._who,
+            headers=trunk.relayed(self._session.request.headers, caller.trunk, where.tenant),
+            max_forwards=where.max_forwards,
+        )
+        await call.dial(callee, order, FirstCallee(caller), like=caller)

@@ -1,0 +1,153 @@
+"""All calls of the gateway: admits new ones, keeps them by id, lets them drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Mapping
+
+from gateway.calls.call import Call, ReferHandler
+from gateway.calls.context import CallContext
+from gateway.calls.incoming import Incoming
+from gateway.calls.signals import Command, MediaRestarted
+from gateway.calls.takeover import Takeover
+from gateway.errors import SipError
+from gateway.model import CallId, ReleasedBy, Result, Termination
+from gateway.sip.message import Request
+from gateway.sip.profile import Profile
+from gateway.sip.session import Session
+from gateway.sip.transport_flow import Flow
+from gateway.trunks.trunk import Recognition, Trunk
+
+log = logging.getLogger("tandem.calls")
+
+RETRY_AFTER = "5"
+"""Seconds an overloaded gateway asks for; Teams puts the trunk in hold-down so long (facts 3.5)."""
+
+
+class CallRegistry:
+    """Every running call. `profile_for` and `on_invite` are the session layer's door (`Application`).
+
+    draining: set by the operator's SIGTERM; new calls get 503 then
+    refused:  calls answered 503, by cause
+    """
+
+    def __init__(self, context: CallContext, on_refer: ReferHandler) -> None:
+        self.context = context
+        self.draining = False
+        self.refused: Counter[str] = Counter()
+        self._on_refer = on_refer
+        self._calls: dict[CallId, Call] = {}
+        self._recent: deque[float] = deque()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def calls(self) -> Mapping[CallId, Call]:
+        return self._calls
+
+    @property
+    def leg_count(self) -> int:
+        return sum(len(call.legs) for call in self._calls.values())
+
+    def trunk_calls(self, trunk: Trunk) -> int:
+        """Calls with a leg on the trunk."""
+        return sum(any(leg.trunk is trunk for leg in call.legs.values()) for call in self._calls.values())
+
+    # ---- the session layer's door ----
+
+    def profile_for(self, request: Request, flow: Flow) -> Profile | SipError | None:
+        """How we look to the sender; None = silence for strangers, a SipError = refuse."""
+        origin = self.context.trunks.recognise(request, flow)
+        if isinstance(origin, Recognition):
+            return origin.trunk.profile(origin.tenant, flow.local)
+        return origin
+
+    def on_invite(self, session: Session) -> None:
+        """A new call, or 503 while we cannot take one."""
+        flow = session.flow
+        origin = self.context.trunks.recognise(session.request, flow) if flow is not None else None
+        if not isinstance(origin, Recognition):
+            error = origin or SipError(403, "Forbidden")
+            session.reject(error.code, error.text)
+            return
+        refusal = self._refusal(origin.trunk)
+        if refusal:
+            self.refused[refusal] += 1
+            log.warning("call_refused trunk=%s code=503 cause=%s", origin.trunk.name, refusal)
+            session.reject(
+                503,
+                headers=(("Retry-After", RETRY_AFTER), ("Reason", f'Q.850;cause=42;text="{refusal}"')),
+            )
+            return
+        if session.replaces is not None:
+            self._replace(session, session.replaces, origin)
+            return
+        call = self.new_call()
+        first = Incoming(self.context, call, session, origin)
+        session.handler = first.leg.handle
+        call.start(first)
+
+    def _replace(self, session: Session, replaced: Session, origin: Recognition) -> None:
+        """INVITE with Replaces (RFC 3891): never a new call, and only for a leg of the same trunk."""
+        for call in self._calls.values():
+            for leg in call.legs.values():
+                if leg.session is replaced and leg.trunk is origin.trunk:
+                    takeover = Takeover(self.context, call, session, origin, leg)
+                    session.handler = takeover.leg.handle
+                    call.post(Command(takeover, asyncio.get_running_loop().create_future()))
+                    return
+        log.warning("replaces_refused trunk=%s code=481", origin.trunk.name)
+        session.reject(481)
+
+    def _refusal(self, trunk: Trunk) -> str:
+        """Why no new call can be taken now, one word; "" when it can."""
+        config, now = self.context.config, self.context.clock.now()
+        while self._recent and now - self._recent[0] > 1.0:
+            self._recent.popleft()
+        rate = config.limits.calls_per_second
+        limit = trunk.settings.max_calls
+        if self.draining:
+            return "draining"
+        if not self.context.journal.can_accept:
+            return "no_disk"
+        if len(self._calls) >= config.max_calls:
+            return "max_calls"
+        if limit is not None and self.trunk_calls(trunk) >= limit:
+            return "trunk_max_calls"
+        if rate and len(self._recent) >= rate:
+            return "calls_per_second"
+        self._recent.append(now)
+        return ""
+
+    # ---- life ----
+
+    def new_call(self) -> Call:
+        """A call that is counted; `start` it."""
+        call = Call(self.context, on_end=self._ended, on_refer=self._on_refer)
+        self._calls[call.id] = call
+        self._idle.clear()
+        return call
+
+    def _ended(self, call: Call) -> None:
+        self._calls.pop(call.id, None)
+        if not self._calls:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until no call is left."""
+        await self._idle.wait()
+
+    async def end_all(self, reason: str = "shutdown") -> None:
+        """Hang up every call."""
+        over = Termination(Result.COMPLETED, reason, 200, 41, ReleasedBy.SYSTEM)
+        calls = list(self._calls.values())
+        for call in calls:
+            call.terminate(over)
+        await asyncio.gather(*(call.join() for call in calls))
+
+    def media_restarted(self) -> None:
+        """rtpengine came back: every call makes its patches again."""
+        for call in self._calls.values():
+            call.post(MediaRestarted())

@@ -1,0 +1,80 @@
+"""What lands in a call's inbox, read by one task: news of its legs, timers that ran out, commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.sip.transport_types import Target
+
+if TYPE_CHECKING:
+    from gateway.calls.leg import Leg
+    from gateway.sip.session import Session
+    from gateway.sip.session_events import SessionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class FromSession:
+    """A session's event; one of a session that the leg has given up for another peer is passed over."""
+
+    leg: Leg
+    session: Session
+    event: SessionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The addresses of the peer a leg is to be dialled at; none and the cause in words when DNS failed."""
+
+    leg: Leg
+    targets: tuple[Target, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptTimeout:
+    """Attempt `number` of a leg got nothing: no response at all (`silence`) or nothing but 100."""
+
+    leg: Leg
+    number: int
+    silence: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RingTimeout:
+    """A dialled leg has rung long enough."""
+
+    leg: Leg
+
+
+@dataclass(frozen=True, slots=True)
+class MaxDuration:
+    """The answered call has lasted as long as its trunk allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLost:
+    """No RTP came from an answered leg that is not held, for `silence` seconds."""
+
+    leg: Leg
+    silence: float
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRestarted:
+    """rtpengine was restarted under the call; its patches are to be made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Work asked for from outside the call's task (API, drain); `done` gets its result or its exception."""
+
+    run: Callable[[], Awaitable[Any]]
+    done: asyncio.Future[Any] = field(repr=False)
+
+
+Signal = (
+    FromSession | Resolved | AttemptTimeout | RingTimeout | MaxDuration | MediaLost | MediaRestarted | Command
+)

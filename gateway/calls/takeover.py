@@ -1,0 +1,86 @@
+"""INVITE with Replaces from a peer: its new dialog takes the place of a leg we have (RFC 3891).
+
+Teams does it when a queue call is picked up, after a hold with music, and in transfers (facts 6.4). It is
+answered here and never sent on; the other party only hears somebody else.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.calls.context import CallContext
+from gateway.calls.endings import failure, warning
+from gateway.calls.leg import Leg
+from gateway.errors import SipError
+from gateway.events import LegTransferred
+from gateway.model import ReleasedBy, Result, Termination
+from gateway.sip.session import Session
+from gateway.trunks.trunk import Recognition
+
+if TYPE_CHECKING:
+    from gateway.calls.call import Call
+
+log = logging.getLogger("tandem.calls")
+
+
+class Takeover:
+    """Work for the call's task: let the leg of `session` replace `old`."""
+
+    def __init__(
+        self, context: CallContext, call: Call, session: Session, origin: Recognition, old: Leg
+    ) -> None:
+        self._call, self._session, self._old = call, session, old
+        self.leg = Leg(
+            context.bay,
+            origin.trunk,
+            tenant=origin.tenant,
+            role=old.role,
+            identity=old.identity,
+            number=origin.trunk.caller(session.request.headers).number or old.number,
+            post=call.post,
+        )
+        self.leg.host = old.host
+
+    async def __call__(self) -> None:
+        call, leg, old = self._call, self.leg, self._old
+        leg.take_session(self._session)
+        if old.id not in call.legs:
+            self._session.reject(481)
+            return
+        await call.add_leg(leg)
+        try:
+            await leg.take_call()
+        except SipError as error:
+            log.warning("offer_refused call=%s leg=%s trunk=%s code=%d cause=%s",
+                        call.id, leg.id, leg.trunk.name, error.code, error.text)  # fmt: skip
+            leg.refusal_headers = (warning(leg, error),)
+            await call.drop(leg, failure(error))
+            return
+        await self._swap()
+
+    async def _swap(self) -> None:
+        call, leg, old = self._call, self.leg, self._old
+        others = [call.legs[other] for other in sorted(call.joined) if other != old.id]
+        await leg.answer(others[0].codec if others else None)
+        await call.note_answer(leg)
+        await call.record(
+            LegTransferred(
+                call=call.id,
+                at=call.now(),
+                leg=old.id,
+                mode="replaces",
+                target=leg.number,
+                outcome="completed",
+                new_leg=leg.id,
+            )
+        )
+        ringing = call.dialling.pop(old.id, None)
+        if ringing is not None:
+            dialling, purpose = ringing
+            dialling.stop()
+            await purpose.answered(call, leg)
+        else:
+            await call.step_down(old)
+            await call.admit(leg)
+        await call.drop(old, Termination(Result.COMPLETED, "replaced", 200, 16, ReleasedBy.SYSTEM))

@@ -1,0 +1,149 @@
+"""The SIP side of the gateway as one part: sockets, transactions, sessions, trunks and calls."""
+
+from __future__ import annotations
+
+import logging
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from gateway.app import Health
+from gateway.calls.context import CallContext, Sounds
+from gateway.calls.registry import CallRegistry
+from gateway.calls.transfer import Transfers
+from gateway.calls.watch import MediaWatch
+from gateway.clock import LoopClock
+from gateway.config_models import Config
+from gateway.errors import MessageError, SipError
+from gateway.sip.message import Request, make_response
+from gateway.sip.profile import Profile
+from gateway.sip.resolver import Resolver
+from gateway.sip.session import Session
+from gateway.sip.session_ports import ServerTransactionPort
+from gateway.sip.tls import TlsSettings
+from gateway.sip.transaction import TransactionLayer
+from gateway.sip.transaction_timers import Timers
+from gateway.sip.transport import TransportLayer
+from gateway.sip.transport_flow import Flow
+from gateway.sip.transport_types import Endpoint
+from gateway.sip.useragent import UserAgent
+from gateway.trunks.probe import Prober
+from gateway.trunks.registry import Trunks
+from gateway.trunks.trunk import Recognition
+from media.patchbay import PatchBay
+
+if TYPE_CHECKING:
+    from gateway.cdr.journal import Journal
+    from media.pool import RoomPool
+
+log = logging.getLogger("tandem.sip")
+
+
+class Telephony:
+    """Part `sip`. The journal, rtpengine and the rooms run already when it starts."""
+
+    name = "sip"
+
+    def __init__(
+        self, config: Config, *, journal: Journal, bay: PatchBay, sounds: Sounds, rooms: RoomPool | None
+    ) -> None:
+        self._config = config
+        clock = LoopClock()
+        self.trunks = Trunks.from_config(config, version=metadata.version("tandem"))
+        self.resolver = Resolver(
+            clock,
+            nameservers=config.resolver.nameservers,
+            hosts=config.resolver.hosts,
+        )
+        self.transports = TransportLayer(
+            on_message=lambda message, flow: self.transactions.receive(message, flow),
+            on_malformed=self._malformed,
+            admit=self.trunks.admit,
+            clock=clock,
+            tls=_tls(config),
+        )
+        self.agent = UserAgent(None, self.resolver, clock, self)
+        timers = Timers(t1=config.sip.t1, t2=config.sip.t2, t4=config.sip.t4)
+        self.transactions = TransactionLayer(self.transports, clock, self.agent, timers)
+        self.agent.transactions = self.transactions
+        self.prober = Prober(self.trunks, self.transactions, self.resolver, clock)
+        self.context = CallContext(
+            clock=clock,
+            journal=journal,
+            bay=bay,
+            agent=self.agent,
+            resolver=self.resolver,
+            trunks=self.trunks,
+            prober=self.prober,
+            directory=self.trunks.directory(config),
+            config=config,
+            sounds=sounds,
+            rooms=rooms,
+        )
+        self.calls = CallRegistry(self.context, Transfers(self.context))
+        self.watch = MediaWatch(self.calls, config.media.rtp_timeout)
+        self.endpoints: list[Endpoint] = []
+
+    # ---- part ----
+
+    async def start(self) -> None:
+        """Open the listeners; from then on calls come in. TransportError when an address is not to be had."""
+        self.endpoints = await self.transports.listen(
+            [Endpoint.parse(text) for text in self._config.sip.listen]
+        )
+        self.trunks.bind(self.endpoints)
+        self.context.directory = self.trunks.directory(self._config)
+        await self.prober.start()
+        self.watch.start()
+
+    def drain(self) -> None:
+        """Take no new calls; those that are up go on."""
+        self.calls.draining = True
+
+    async def stop(self) -> None:
+        """End what is still up, with BYE, then close every socket."""
+        self.calls.draining = True
+        await self.watch.close()
+        await self.calls.end_all()
+        await self.prober.close()
+        await self.agent.close()
+        await self.transactions.close()
+        await self.transports.close()
+        await self.resolver.close()
+
+    def health(self) -> Health:
+        return Health(True)
+
+    # ---- the session layer's application ----
+
+    def profile_for(self, request: Request, flow: Flow) -> Profile | SipError | None:
+        return self.calls.profile_for(request, flow)
+
+    def on_invite(self, session: Session) -> None:
+        self.calls.on_invite(session)
+
+    def on_request(self, transaction: ServerTransactionPort, profile: Profile) -> None:
+        """OPTIONS is answered for the trunk; nothing else exists here outside of a dialog."""
+        request = transaction.request
+        origin = self.trunks.recognise(request, transaction.flow)
+        if request.method == "OPTIONS" and isinstance(origin, Recognition):
+            answer = self.prober.answer(request, origin, taking_calls=not self.calls.draining)
+        else:
+            allow = [("Allow", ", ".join(profile.allow)), *profile.identity(response=True)]
+            answer = make_response(request, 405, headers=allow)
+        transaction.respond(answer)
+
+    @staticmethod
+    def _malformed(error: MessageError, flow: Flow) -> None:
+        log.warning("message_malformed peer=%s code=%d cause=%s", flow.remote[0], error.code, error.text)
+
+
+def _tls(config: Config) -> TlsSettings | None:
+    sip = config.sip
+    if sip.certificate is None and sip.trusted_roots is None:
+        return None
+    return TlsSettings(
+        certificate=sip.certificate,
+        private_key=sip.private_key,
+        trusted_roots=sip.trusted_roots,
+        require_client_certificate=sip.require_client_certificate and sip.trusted_roots is not None,
+    )
