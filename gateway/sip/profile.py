@@ -75,7 +75,7 @@ class Profile:
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """Option tags we list in Supported and accept in Require."""
+        """Option tags we understand in Require."""
         if self.reliable_provisional == "never" or "100rel" in self.supported:
             return tuple(tag for tag in self.supported if self._speaks(tag))
         return (*self.supported, "100rel")
@@ -84,10 +84,14 @@ class Profile:
         return tag != "100rel" or self.reliable_provisional != "never"
 
     def capabilities(self, *, response: bool) -> list[tuple[str, str]]:
-        """Allow, Supported and User-Agent (Server in a response)."""
+        """Allow, Supported and User-Agent (Server in a response).
+
+        100rel is not advertised to a strict peer: its 18x could not be acknowledged (facts 3.6).
+        """
         headers = [("Allow", ", ".join(self.allow))]
-        if self.extensions:
-            headers.append(("Supported", ", ".join(self.extensions)))
+        listed = self.supported if self.strict_allow else self.extensions
+        if listed:
+            headers.append(("Supported", ", ".join(listed)))
         headers.extend(self.identity(response=response))
         return headers
 

@@ -18,6 +18,8 @@ from gateway.sip.session_ports import Headers
 log = logging.getLogger("tandem.sip")
 
 SUBSCRIPTION_SECONDS = 300
+ANSWER_GUARD = 25.0
+"""Seconds a REFER may stay unanswered before it gets 603; below the peer's Timer F (32 s)."""
 ReplyRefer = Callable[[int, str | None, Headers], None]
 
 
@@ -71,7 +73,7 @@ class Referred:
         self._queue: deque[_Notify] = deque()
         self._under_way = False
         self._final_queued = False
-        self._deadline: TimerHandle | None = None
+        self._deadline: TimerHandle | None = clock.call_later(ANSWER_GUARD, self.reject)
         self._expires_at = 0.0
         self._answered = False
 
@@ -85,6 +87,7 @@ class Referred:
         if self._answered:
             return
         self._answered = self.accepted = True
+        self._stop_deadline()
         if not self._wants_reports:
             self._reply(202, None, [("Refer-Sub", "false"), *headers])
             self._finish()
@@ -163,12 +166,16 @@ class Referred:
         self._queue.clear()
         self._finish()
 
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
     def _expired(self) -> None:
         if not self._final_queued:
             self._enqueue(_Notify(b"SIP/2.0 408 Request Timeout\r\n", "terminated;reason=timeout", True))
 
     def _finish(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._stop_deadline()
         self.finished.set()
         self._done(self)

@@ -362,7 +362,7 @@ class Session:
     def restart_timer(self) -> None:
         """A refresh happened: count the session timer from now."""
         self.dialog.refreshed_at = self.clock.wall().timestamp()
-        if not self.over:
+        if not self.over and self.dialog.confirmed:
             self.refresh_timer.start(self.dialog.timer)
 
     def response(

@@ -49,6 +49,7 @@ class Change:
     exchange: Exchange | None = None
     ack: Request | None = None
     sent_as: str = ""
+    receiver: ReliableReceiver | None = None
 
 
 class Changes:
@@ -136,16 +137,13 @@ class Changes:
 
     def _send(self, change: Change) -> None:
         session = self._session
-        dialog, profile = session.dialog, session.profile
+        dialog = session.dialog
         change.sent_as = self._method(change)
         if change.sent_as == "UPDATE" and not session.may_send("UPDATE"):
             self._finish(change, SessionRefused(405, "the peer does not allow UPDATE"))
             return
         if change.sdp is not None:
             session.offers.advance(OfferEdge.LOCAL_OFFER)
-        receiver = ReliableReceiver(
-            session.link, dialog, dialog.local_cseq + 1, profile.identity(response=False)
-        )
         change.exchange = Exchange(
             session.link,
             dialog,
@@ -154,7 +152,7 @@ class Changes:
             headers=self._headers(),
             body=change.sdp or b"",
             content_type=SDP_TYPE if change.sdp is not None else None,
-            on_response=lambda exchange, response: self._response(change, receiver, exchange, response),
+            on_response=lambda exchange, response: self._response(change, exchange, response),
             on_failure=lambda error: self._failed(change, error),
         )
         change.exchange.send()
@@ -166,13 +164,11 @@ class Changes:
             *profile.capabilities(response=False),
         ]
 
-    def _response(
-        self, change: Change, receiver: ReliableReceiver, exchange: Exchange, response: Response
-    ) -> None:
+    def _response(self, change: Change, exchange: Exchange, response: Response) -> None:
         session = self._session
         if response.code < 200:
-            if change.sent_as == "INVITE" and response.to_tag:
-                receiver.take(response)
+            if change.sent_as == "INVITE":
+                self._receiver(change, exchange).take(response)
             return
         if response.code < 300 and change.sent_as == "INVITE":
             repeated = change.ack is not None
@@ -195,6 +191,14 @@ class Changes:
             self._send(change)
         else:
             self._refused(change, response)
+
+    def _receiver(self, change: Change, exchange: Exchange) -> ReliableReceiver:
+        """For reliable 18x to a re-INVITE; a new one when the re-INVITE went out again with another CSeq."""
+        if change.receiver is None or change.receiver.invite_cseq != exchange.cseq:
+            session = self._session
+            identity = session.profile.identity(response=False)
+            change.receiver = ReliableReceiver(session.link, session.dialog, exchange.cseq, identity)
+        return change.receiver
 
     def _make_ack(self, exchange: Exchange, response: Response) -> Request:
         session = self._session

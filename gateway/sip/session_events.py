@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -140,6 +141,7 @@ class RequestReceived:
     reply: ReplyPort = field(repr=False)
     deferred: bool = False
     handled: bool = False
+    when_answered: Callable[[], None] | None = field(default=None, repr=False)
 
     def respond(
         self,
@@ -151,6 +153,8 @@ class RequestReceived:
     ) -> None:
         if not self.handled:
             self.handled = True
+            if self.when_answered is not None:
+                self.when_answered()
             self.reply(code, phrase, headers, body, content_type)
 
     def defer(self) -> None:

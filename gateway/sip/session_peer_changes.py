@@ -85,7 +85,7 @@ class PeerChanges:
             else:
                 session.refuse(transaction, 491)
             return
-        if session.changes.busy or not session.offers.stable or not session.dialog.confirmed:
+        if session.changes.inviting or not session.offers.stable or not session.dialog.confirmed:
             session.refuse(transaction, 491)
             return
         self._consider(transaction, session.dialog)
@@ -127,6 +127,7 @@ class PeerChanges:
             return
         self._close(answered=True)
         self._accept(offer, sdp, headers)
+        self._release()
 
     def reject(self, offer: PeerOffer, code: int, phrase: str | None, headers: Headers) -> None:
         if self._open is not offer:
@@ -135,6 +136,12 @@ class PeerChanges:
         self._close()
         self._session.refuse(offer.transaction, code, phrase, extra_headers(headers))
         self._session.changes.pump()
+        self._release()
+
+    def _release(self) -> None:
+        """An accept() may have waited for the offer in a PRACK to be answered."""
+        if self._session.server is not None:
+            self._session.server.release()
 
     def _consider(self, transaction: ServerTransactionPort, dialog: Dialog) -> None:
         session = self._session

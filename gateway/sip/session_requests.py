@@ -111,7 +111,6 @@ class InSession:
         except MessageError as error:
             session.refuse(transaction, error.code, error.text)
             return
-        session.clock.call_later(REQUEST_GUARD, lambda: referred.reject(603))
         session.emit(referred)
 
     def _hand_up(self, transaction: ServerTransactionPort) -> None:
@@ -135,11 +134,10 @@ class InSession:
             respond(transaction, response)
 
         event = RequestReceived(transaction.request, reply)
+        guard = session.clock.call_later(REQUEST_GUARD, lambda: event.respond(500))
+        event.when_answered = guard.cancel
         session.emit(event)
-        if event.handled:
-            return
-        if event.deferred:
-            session.clock.call_later(REQUEST_GUARD, lambda: event.respond(500))
+        if event.handled or event.deferred:
             return
         code, headers = default_answer(transaction.request)
         event.respond(code, headers=headers)

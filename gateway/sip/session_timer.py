@@ -130,7 +130,7 @@ def grant(
         if asked is None:
             return SessionTimer(min_se=timer.min_se), []
         refresher = "uas"
-    refresher = refresher or "uac"
+    refresher = refresher or ("uas" if timer.refresher == "local" else "uac")
     granted = SessionTimer(expires, "remote" if refresher == "uac" else "local", max(timer.min_se, peer_min))
     answer = [("Session-Expires", f"{expires};refresher={refresher}")]
     if refresher == "uac":

@@ -45,7 +45,7 @@ class ReliableReceiver:
     def __init__(self, link: Link, dialog: Dialog, invite_cseq: int, identity: Headers) -> None:
         self._link = link
         self._dialog = dialog
-        self._invite_cseq = invite_cseq
+        self.invite_cseq = invite_cseq
         self._identity = identity
         self._last: int | None = None
 
@@ -63,7 +63,7 @@ class ReliableReceiver:
             self._link,
             self._dialog,
             "PRACK",
-            headers=[("RAck", f"{rseq} {self._invite_cseq} INVITE"), *self._identity],
+            headers=[("RAck", f"{rseq} {self.invite_cseq} INVITE"), *self._identity],
             on_response=lambda _, answer: self._answered(answer),
             on_failure=self._failed,
         ).send()

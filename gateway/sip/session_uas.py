@@ -147,9 +147,14 @@ class InviteServer:
         self._unacknowledged = None
         self._take_prack_body(transaction)
         self._send_reliable()
-        if self._held_accept is not None and not self._waits_for_prack() and not session.over:
-            held, self._held_accept = self._held_accept, None
-            held()
+        self.release()
+
+    def release(self) -> None:
+        """Go on with an accept() that had to wait."""
+        if self._held_accept is None or self._waits_for_prack() or self._session.over:
+            return
+        held, self._held_accept = self._held_accept, None
+        held()
 
     def stop(self) -> None:
         self._stop()
@@ -202,6 +207,9 @@ class InviteServer:
         respond(self._transaction, reliable.response)
 
     def _waits_for_prack(self) -> bool:
+        """An offer/answer exchange in 18x and PRACK is not complete."""
+        if self._session.changes_in.pending:
+            return True
         pending = [self._unacknowledged] if self._unacknowledged is not None else []
         return any(reliable.has_sdp for reliable in (*pending, *self._queue))
 
