@@ -244,6 +244,8 @@ class Rules:
             self._add("reliable provisional response that Teams did not ask for")
         if message.code > 100 and not message.to_tag:
             self._add("no To tag")
+        if message.method == "REFER" and message.code >= 300:
+            self._refers.pop(message.call_id, None)
         if message.method == "OPTIONS" and message.code == 200:
             if not message.get("Contact") or not allows(message, "REFER") or not allows(message, "NOTIFY"):
                 self._add("200 to OPTIONS without Contact or Allow with REFER and NOTIFY")
