@@ -200,6 +200,5 @@ def _answerable(message: Message) -> Request | None:
         via = salvage_via(lines[0].partition(",")[0])
         if via is None:
             return None
-        port = "" if via.port is None else f":{via.port}"
-        message.headers.setlist("Via", [f"SIP/2.0/{via.transport} {via.host}{port}"])
+        message.headers.setlist("Via", [via])
     return message

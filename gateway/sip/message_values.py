@@ -31,6 +31,7 @@ _VIA = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._]+)(?:\s*:\s*(?P<port>\d{1,5}))?(?P<params>.*)",
     re.DOTALL | re.IGNORECASE,
 )
+_VIA_VERSION = re.compile(r"^\s*SIP\s*/\s*\d+\.\d+", re.IGNORECASE)
 _CSEQ = re.compile(rf"(\d{{1,20}})\s+({TOKEN})")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+\-.]*):")
 _MAX_URI = 4096
@@ -174,13 +175,22 @@ def parse_via(value: str) -> ViaValue:
     )
 
 
-def salvage_via(value: str) -> ViaValue | None:
-    """Protocol and sent-by of a Via with broken parameters, so that a 400 can go back; None if those too."""
+def salvage_via(value: str) -> str | None:
+    """A Via that can carry a refusal back, made of one that is malformed; None when even its head is.
+
+    Of a Via of another SIP version all but the version is kept, else protocol and sent-by only.
+    """
+    text = _VIA_VERSION.sub("SIP/2.0", value, count=1)
     try:
-        via = _parse_via_head(value)
-        return ViaValue(via.group("transport").upper(), via.group("host"), _port(via), {})
+        via = _parse_via_head(text)
+        port = "" if _port(via) is None else f":{_port(via)}"
     except MessageError:
         return None
+    try:
+        parse_params(via.group("params"))
+    except MessageError:
+        return f"SIP/2.0/{via.group('transport')} {via.group('host')}{port}"
+    return text
 
 
 def _parse_via_head(value: str) -> re.Match[str]:

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from gateway.clock import Clock, TimerHandle
 from gateway.errors import TransportError
@@ -61,8 +61,8 @@ class StreamFlow(asyncio.Protocol, Flow):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        stream = cast(asyncio.Transport, transport)
+        self._transport = stream
         try:
             self.local = address_pair(transport.get_extra_info("sockname"))
             self.remote = address_pair(transport.get_extra_info("peername"))
@@ -73,7 +73,7 @@ class StreamFlow(asyncio.Protocol, Flow):
             self._owner.counters["tls_refused_purpose" if self.kind is TransportKind.TLS else "lost"] += 1
             log.warning("event=connection-refused kind=%s reason=%r", self.kind, error.text)
             self._closing = True
-            transport.abort()
+            stream.abort()
             return
         limits = self._owner.limits
         self._arm("idle", limits.idle_timeout, self._check_idle)
