@@ -1,7 +1,4 @@
-"""A conference room: the pjsua2 process that mixes one conference. The only place that imports pjsua2.
-
-    python -m media.room --listen-fd 3 --music hold.wav   serve one conference (room_process.py starts it)
-    python -m media.room --probe                          print how many streams one room can carry
+"""The mixer of a conference room: pjsua2, tamed. The only place that imports it.
 
 The published wheel carries four *calls* a process, but each call may carry several audio lines, and each
 line is a stream with a port of its own in the mixer. A room therefore keeps up to four calls of `LINES` lines
@@ -18,11 +15,10 @@ pjsua2 may run at interpreter exit. An assert in it ends this process; the pool 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
+import itertools
 import os
-import signal
 import socket
 import struct
 import sys
@@ -32,19 +28,6 @@ from typing import Any
 import pjsua2.pjsua2 as pj  # type: ignore[import-untyped]
 
 from media.room_far_end import FarEnd, Line
-from media.room_protocol import (
-    Command,
-    Ping,
-    Place,
-    Remove,
-    RoomProtocolError,
-    Shutdown,
-    Stats,
-    Tone,
-    Wire,
-    decode_command,
-    encode_reply,
-)
 
 LINES = 8
 CALLS = 16
@@ -54,8 +37,8 @@ _ANSWER_WITHIN = 1.5
 _UNDER_SPEECH = 0.35
 """Gain of the music for those who also hear speech (-9 dB): they can go on talking."""
 _TONE_VOLUME = 8000
-_G722_GAIN = 2.0
-"""pjmedia's G.722 is 6 dB off against every other implementation (facts/room-prototype.md 3.2)."""
+_G722_GAIN = 0.5
+"""pjmedia decodes G.722 6 dB louder than what was said (measured against ffmpeg; it encodes correctly)."""
 
 
 class RoomFault(Exception):
@@ -64,13 +47,17 @@ class RoomFault(Exception):
 
 @dataclass(slots=True)
 class Stream:
-    """A line of a call and the port that occupies it. `generation` counts the streams pjsua2 made for it."""
+    """A line of a call and the port that occupies it.
+
+    generation: counts the streams pjsua2 made for it; freed: when it was last left, as a sequence number
+    """
 
     call: Trunkline
     index: int
     line: Line
     port: str = ""
     generation: int = 0
+    freed: int = 0
     active: bool = False
 
 
@@ -131,8 +118,8 @@ _Connection = tuple[str, int, str, int, float]
 class Mixer:
     """pjsua2 as a mixer of named ports. Create it in the process that uses it: never before a fork."""
 
-    def __init__(self, music: str = "", clock_rate: int = 8000, calls: int = CALLS) -> None:
-        self._music_file, self._calls_allowed = music, calls
+    def __init__(self, music: str = "", clock_rate: int = 8000, jitter_ms: int = 0) -> None:
+        self._music_file, self._calls_allowed = music, CALLS
         self._calls: list[Trunkline] = []
         self._ports: dict[str, Stream] = {}
         self._wanted = Wanted()
@@ -141,7 +128,8 @@ class Mixer:
         self._beeped: list[Stream] = []
         self._far_end = FarEnd()
         self._endpoint = pj.Endpoint()
-        self._start_library(clock_rate)
+        self._freed = itertools.count(1)
+        self._start_library(clock_rate, jitter_ms)
         self._account = self._make_account()
 
     # ---- life ---------------------------------------------------------------------------------------
@@ -155,7 +143,7 @@ class Mixer:
         await loop.create_datagram_endpoint(lambda: self._far_end, sock=far)
         loop.add_reader(_descriptor_of(self._sip_port()), self._drain)
 
-    def _start_library(self, clock_rate: int) -> None:
+    def _start_library(self, clock_rate: int, jitter_ms: int) -> None:
         self._endpoint.libCreate()
         config = pj.EpConfig()
         config.uaConfig.threadCnt = 0
@@ -165,6 +153,9 @@ class Mixer:
         config.medConfig.clockRate = clock_rate
         config.medConfig.audioFramePtime = config.medConfig.ptime = 20
         config.medConfig.noVad = True
+        if jitter_ms:
+            config.medConfig.jbInit = config.medConfig.jbMinPre = 20
+            config.medConfig.jbMaxPre, config.medConfig.jbMax = jitter_ms, max(200, 2 * jitter_ms)
         self._endpoint.libInit(config)
         transport = pj.TransportConfig()
         transport.port, transport.boundAddress = 0, "127.0.0.1"
@@ -204,25 +195,37 @@ class Mixer:
     # ---- streams ------------------------------------------------------------------------------------
 
     async def place(self, port: str, remote: int, codec: str) -> int:
-        stream = self._ports.get(port) or await self._free_stream()
+        """See `room_protocol.Place`. RoomFault: no stream is free, or it does not work; nothing is kept."""
+        known = port in self._ports
+        stream = self._ports[port] if known else await self._free_stream()
         stream.port, self._ports[port] = port, stream
+        try:
+            await self._point(stream, remote, codec)
+        except RoomFault:
+            if not known:
+                self._vacate(stream)
+            raise
+        self._rewire()
+        return stream.line.local
+
+    async def _point(self, stream: Stream, remote: int, codec: str) -> None:
         if (stream.line.remote, stream.line.codec) != (remote, codec):
             stream.line.remote, stream.line.codec = remote, codec
             await self._offer(stream.call)
             if remote and not stream.active:
                 raise RoomFault(f"{codec} to port {remote} did not become active")
             self._level(stream)
-        self._rewire()
-        return stream.line.local
 
     async def remove(self, port: str) -> None:
-        stream = self._ports.pop(port, None)
-        if stream is None:
-            return
-        stream.port = ""
-        self._rewire()
-        stream.line.remote = 0
-        await self._offer(stream.call)
+        stream = self._ports.get(port)
+        if stream is not None:
+            self._vacate(stream)
+            self._rewire()
+            await self._offer(stream.call)
+
+    def _vacate(self, stream: Stream) -> None:
+        del self._ports[stream.port]
+        stream.port, stream.freed, stream.line.remote = "", next(self._freed), 0
 
     async def capacity(self) -> int:
         """Open calls until the library refuses; the number of streams, each seen working."""
@@ -234,10 +237,11 @@ class Mixer:
         return len(self._ports)
 
     async def _free_stream(self) -> Stream:
-        for call in self._calls:
-            for stream in call.streams:
-                if not stream.port:
-                    return stream
+        """The one that was freed longest ago: the last occupant's sender may not have stopped yet, and
+        pjmedia accepts a stranger while the rightful source is silent."""
+        free = [stream for call in self._calls for stream in call.streams if not stream.port]
+        if free:
+            return min(free, key=lambda stream: stream.freed)
         if len(self._calls) >= self._calls_allowed:
             raise RoomFault("no stream is free")
         if self._sounds is None:
@@ -257,7 +261,10 @@ class Mixer:
 
     async def _offer(self, call: Trunkline) -> None:
         call.settled.clear()
-        call.reinvite(_audio_lines())
+        try:
+            call.reinvite(_audio_lines())
+        except pj.Error as error:
+            raise RoomFault(f"pjsua2: {error.reason}") from error
         await self._settle(call)
 
     async def _settle(self, call: Trunkline) -> None:
@@ -273,10 +280,8 @@ class Mixer:
     def _level(self, stream: Stream) -> None:
         if stream.active:
             media = stream.call.getAudioMedia(stream.index)
-            wide = stream.line.codec == "G722"
-            # pjsua2 counts from the port: Rx is what it receives from the mixer, Tx what it sends into it
-            media.adjustRxLevel(_G722_GAIN if wide else 1.0)
-            media.adjustTxLevel(1 / _G722_GAIN if wide else 1.0)
+            # pjsua2 counts from the port: Tx is what it sends into the mixer
+            media.adjustTxLevel(_G722_GAIN if stream.line.codec == "G722" else 1.0)
 
     # ---- the matrix ---------------------------------------------------------------------------------
 
@@ -383,64 +388,6 @@ class Mixer:
         return result
 
 
-class Server:
-    """Reads commands from the gateway, one connection at a time.
-
-    When the gateway goes away (restart), the conference goes on for `linger` seconds and waits for it to
-    come back; then the room ends.
-    """
-
-    def __init__(self, mixer: Mixer, linger: float) -> None:
-        self._mixer, self._linger = mixer, linger
-        self._farewell: asyncio.TimerHandle | None = None
-        self._turn = asyncio.Lock()
-
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._farewell is not None:
-            self._farewell.cancel()
-            self._farewell = None
-        try:
-            writer.write(b'{"hello":%d}\n' % os.getpid())
-            while line := await reader.readline():
-                writer.write(await self._serve(line))
-                await writer.drain()
-        except (ConnectionError, ValueError):
-            pass
-        writer.close()
-        self._farewell = asyncio.get_running_loop().call_later(self._linger, os._exit, 0)
-
-    async def _serve(self, line: bytes) -> bytes:
-        try:
-            number, command = decode_command(line)
-        except RoomProtocolError as error:
-            return encode_reply(0, error=str(error))
-        try:
-            async with self._turn:
-                return encode_reply(number, ok=await self._obey(command))
-        except RoomFault as fault:
-            return encode_reply(number, error=str(fault))
-        except pj.Error as error:
-            return encode_reply(number, error=f"pjsua2: {error.reason}")
-
-    async def _obey(self, command: Command) -> dict[str, Any]:
-        match command:
-            case Place(port, remote, codec):
-                return {"local": await self._mixer.place(port, remote, codec)}
-            case Remove(port):
-                await self._mixer.remove(port)
-            case Wire(pairs, music):
-                self._mixer.wire(Wanted(frozenset(pairs), frozenset(music)))
-            case Tone(ports, hz, ms):
-                self._mixer.tone(ports, hz, ms)
-            case Stats():
-                return self._mixer.statistics()
-            case Ping():
-                pass
-            case Shutdown():
-                asyncio.get_running_loop().call_later(0.01, os._exit, 0)
-        return {}
-
-
 def _audio_lines() -> Any:
     parameter = pj.CallOpParam(True)
     parameter.opt.audioCount, parameter.opt.videoCount = LINES, 0
@@ -449,21 +396,9 @@ def _audio_lines() -> Any:
 
 def _silent_wave(seconds: int = 1) -> bytes:
     data = bytes(16000 * seconds)
-    head = struct.pack(
-        "<4sI8sIHHIIHH4sI",
-        b"RIFF",
-        36 + len(data),
-        b"WAVEfmt ",
-        16,
-        1,
-        1,
-        8000,
-        16000,
-        2,
-        16,
-        b"data",
-        len(data),
-    )
+    form = struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16)
+    head = b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + struct.pack("<I", len(form)) + form
+    head += b"data" + struct.pack("<I", len(data))
     return head + data
 
 
@@ -475,50 +410,7 @@ def _descriptor_of(port: int) -> int:
         except OSError:
             continue
         with probe:
-            if (probe.family, probe.type) == (socket.AF_INET, socket.SOCK_DGRAM) and probe.getsockname()[
-                1
-            ] == port:
+            udp = (probe.family, probe.type) == (socket.AF_INET, socket.SOCK_DGRAM)
+            if udp and probe.getsockname()[1] == port:
                 return int(name)
     raise RoomFault(f"no socket on port {port}")
-
-
-async def _main(arguments: argparse.Namespace) -> None:
-    mixer = Mixer(arguments.music, arguments.clock_rate)
-    await mixer.start()
-    if arguments.probe:
-        await mixer.capacity()
-        return
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
-    server = Server(mixer, arguments.linger)
-    listener = socket.socket(fileno=arguments.listen_fd)
-    await asyncio.start_unix_server(server.connected, sock=listener)
-    await asyncio.Event().wait()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="media.room")
-    parser.add_argument("--listen-fd", type=int, default=-1, help="a listening Unix socket for the gateway")
-    parser.add_argument("--music", default="", help="WAV file, looped to whoever is to hear music")
-    parser.add_argument("--clock-rate", type=int, default=8000, help="of the mixer; 16000 keeps G.722 wide")
-    parser.add_argument("--linger", type=float, default=30.0, help="seconds to go on without a gateway")
-    parser.add_argument("--probe", action="store_true", help="print how many streams fit, one count a line")
-    asyncio.run(_run(parser.parse_args()))
-
-
-async def _run(arguments: argparse.Namespace) -> None:
-    status = 1
-    try:
-        await _main(arguments)
-        status = 0
-    finally:
-        if status:
-            import traceback
-
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,17 +7,20 @@ import contextlib
 import itertools
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import MediaError, MediaUnavailable
 from media.room_protocol import (
+    LINE_LIMIT,
+    PRIVATE_DIRECTORY,
     Command,
     Ping,
     RoomProtocolError,
@@ -40,12 +43,15 @@ class RoomSettings:
 
     music:      WAV file (any rate, mono), looped; None: whoever should hear music hears silence
     clock_rate: of the mixer in Hz; 8000 adds 12 to 16 ms delay, 16000 adds 17 to 21 and keeps G.722 wide
+    jitter_ms:  0: short adaptive jitter buffers (clean networks); else they may grow to this and start at 20,
+                which costs delay and saves words when parties come over the open Internet
     linger:     seconds a room goes on without a gateway, so that a restart does not silence conferences
     directory:  for the rooms' sockets; None: a private temporary directory a room
     """
 
     music: Path | None = None
     clock_rate: int = 8000
+    jitter_ms: int = 0
     linger: float = 30.0
     directory: Path | None = None
 
@@ -63,6 +69,7 @@ class RoomProcess:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.pid = 0
         self.ended = asyncio.Event()
         self.on_end: Callable[[RoomProcess], None] | None = None
         self.cause = ""
@@ -77,7 +84,7 @@ class RoomProcess:
     @classmethod
     async def start(cls, settings: RoomSettings) -> RoomProcess:
         """Start one and wait until it answers; MediaUnavailable when it does not."""
-        self = cls(f"room-{os.getpid()}-{next(_numbers)}")
+        self = cls(f"room-{secrets.token_hex(4)}")
         try:
             async with asyncio.timeout(_START_WITHIN):
                 await self._start(settings)
@@ -89,12 +96,38 @@ class RoomProcess:
             raise
         return self
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid if self._process is not None else 0
+    @classmethod
+    async def adopt(cls, snapshot: Mapping[str, Any]) -> RoomProcess:
+        """Take over a process that an earlier gateway started and detached from, by its `snapshot`;
+        MediaUnavailable when it is not there any more."""
+        self = cls(str(snapshot["name"]))
+        self._socket = Path(str(snapshot["socket"]))
+        try:
+            async with asyncio.timeout(_REPLY_WITHIN):
+                reader, self._writer = await asyncio.open_unix_connection(str(self._socket), limit=LINE_LIMIT)
+                await self._greet(reader, int(snapshot["pid"]))
+        except (OSError, TimeoutError, RoomProtocolError) as error:
+            await self.detach()
+            raise MediaUnavailable(f"{self.name} is not there: {error or 'no answer'}") from error
+        return self
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `adopt` needs, ready for JSON."""
+        return {"name": self.name, "pid": self.pid, "socket": str(self._socket)}
+
+    async def detach(self) -> None:
+        """Let go of it and leave it running; it ends by itself unless adopted within `linger` seconds."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.close()
+        self._socket = None
+        self._tidy()
 
     async def _start(self, settings: RoomSettings) -> None:
-        directory = settings.directory or Path(tempfile.mkdtemp(prefix="tandem-room-"))
+        directory = settings.directory or Path(tempfile.mkdtemp(prefix=PRIVATE_DIRECTORY))
         path = self._socket = directory / f"{self.name}.sock"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(path))
@@ -102,7 +135,8 @@ class RoomProcess:
             self._process = await asyncio.create_subprocess_exec(
                 *room_command("--listen-fd", str(listener.fileno())),
                 *(("--music", str(settings.music)) if settings.music is not None else ()),
-                *("--clock-rate", str(settings.clock_rate), "--linger", str(settings.linger)),
+                *("--clock-rate", str(settings.clock_rate), "--jitter-ms", str(settings.jitter_ms)),
+                *("--linger", str(settings.linger)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -111,10 +145,18 @@ class RoomProcess:
                 start_new_session=True,
             )
             self._handle = os.pidfd_open(self._process.pid)
-            reader, self._writer = await asyncio.open_unix_connection(str(path))
+            reader, self._writer = await asyncio.open_unix_connection(str(path), limit=LINE_LIMIT)
         self._tasks.append(asyncio.create_task(self._report()))
+        await self._greet(reader, self._process.pid)
+
+    async def _greet(self, reader: asyncio.StreamReader, pid: int) -> None:
         hello = decode_object(await reader.readline() or b"null")
-        log.debug("event=room_ready room=%s pid=%s", self.name, hello.get("hello"))
+        if hello.get("hello") != pid:
+            raise RoomProtocolError(f"greeted by {hello.get('hello')!r} instead of process {pid}")
+        log.debug("event=room_ready room=%s pid=%d", self.name, pid)
+        self.pid = pid
+        if self._handle < 0:
+            self._handle = os.pidfd_open(pid)
         self._tasks.append(asyncio.create_task(self._listen(reader)))
 
     async def command(self, command: Command) -> dict[str, Any]:
@@ -160,8 +202,7 @@ class RoomProcess:
     async def kill(self) -> None:
         self._closing = True
         self._signal(signal.SIGKILL)
-        if self._process is not None:
-            await self._process.wait()
+        await self._exit_code()
         if self._writer is not None:
             self._writer.close()
         for task in self._tasks:
@@ -180,9 +221,8 @@ class RoomProcess:
             while line := await reader.readline():
                 self._replied(line)
         self._signal(signal.SIGKILL)
-        assert self._process is not None
         assert self._writer is not None
-        code = await self._process.wait()
+        code = await self._exit_code()
         self._writer.close()
         self.cause = f"signal_{-code}" if code < 0 else f"exit_{code}"
         self.ended.set()
@@ -194,6 +234,23 @@ class RoomProcess:
             self._tidy()
             if self.on_end is not None:
                 self.on_end(self)
+
+    async def _exit_code(self) -> int:
+        """Wait for the end; -n for signal n, 0 where it is not known (an adopted process has no parent here
+        unless we were exec'ed over the gateway that started it, and then must be reaped by us)."""
+        if self._process is not None:
+            return await self._process.wait()
+        if self._handle < 0:
+            return 0
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        handle = os.dup(self._handle)
+        loop.add_reader(handle, gone.set)
+        try:
+            await gone.wait()
+            return _reap(handle)
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
 
     def _replied(self, line: bytes) -> None:
         try:
@@ -224,15 +281,26 @@ class RoomProcess:
             self._handle = -1
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
-            if self._socket.parent.name.startswith("tandem-room-"):
+            if self._socket.parent.name.startswith(PRIVATE_DIRECTORY):
                 with contextlib.suppress(OSError):
                     self._socket.parent.rmdir()
             self._socket = None
 
 
+def _reap(handle: int) -> int:
+    """The exit code of an ended process by its pidfd, -n for signal n; 0 when it was no child of ours."""
+    try:
+        status = os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    if status is None:
+        return 0
+    return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+
 def room_command(*arguments: str) -> tuple[str, ...]:
     """The command line of a room with this interpreter."""
-    return (sys.executable, "-m", "media.room", *arguments)
+    return (sys.executable, "-m", "media.room_service", *arguments)
 
 
 def _environment() -> dict[str, str]:

@@ -18,6 +18,11 @@ from typing import Any, ClassVar
 CODECS = {"PCMU": 0, "PCMA": 8, "G722": 9}
 """Codecs of a room's inside half and their static payload types (RFC 3551 6)."""
 
+LINE_LIMIT = 1 << 22
+"""Bytes a line may have: the matrix of thirty parties with real leg ids is beyond asyncio's 64 KiB."""
+PRIVATE_DIRECTORY = "tandem-room-"
+"""Prefix of a temporary directory that holds one room's socket and goes with it."""
+
 
 class RoomProtocolError(ValueError):
     """A line that is not a command or reply of this protocol."""

@@ -70,7 +70,7 @@ class Hall:
         self._opened = False
 
     async def open(self, count: int) -> None:
-        self.room = await self.pool.acquire("test", self._on_moved)
+        self.room = await self.pool.acquire("test", self.on_moved)
         self._opened = True
         for _ in range(count):
             await self.join()
@@ -89,8 +89,7 @@ class Hall:
         self.parties.remove(party)
         await party.peer.close()
 
-    def _on_moved(self, room: Room, ports: Mapping[LegId, int], cause: str) -> None:
-        assert room is self.room
+    def on_moved(self, room: Room, ports: Mapping[LegId, int], cause: str) -> None:
         for party in self.parties:
             if party.leg in ports:
                 party.peer.connect("127.0.0.1", ports[party.leg])

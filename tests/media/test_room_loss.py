@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -155,3 +157,47 @@ async def test_a_room_process_that_cannot_start_is_an_error(
     with pytest.raises(MediaUnavailable, match="did not start"):
         await RoomProcess.start(RoomSettings(directory=tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_conference_outlives_the_gateway_and_is_adopted(music: Path, hall: Hall) -> None:
+    """The restart: nobody misses a packet, and the new gateway rules the conference."""
+    await hall.open(3)
+    await hall.expect(hall.edges())
+    since = hall.parties[0].peer.now
+    pid = hall.room.processes[0].pid
+    (snapshot,) = json.loads(json.dumps(await hall.pool.detach()))
+    await hall.expect(hall.edges())
+    async with open_hall(RoomPool(RoomSettings(music=music), size_warm=0, capacity=8)) as after:
+        held = hall.edges([Hold(hall.parties[0].leg)])
+        hall.room = await after.pool.adopt(snapshot, hall.edges(), hall.on_moved)
+        assert hall.room.processes[0].pid == pid
+        assert hall.room.legs == {party.leg for party in hall.parties}
+        await hall.expect(hall.edges())
+        packets = hall.parties[0].peer.heard(since)
+        assert max(b.at - a.at for a, b in itertools.pairwise(packets)) < 0.2
+        await hall.room.set_edges(held)
+        await hall.expect(held)
+        assert not hall.moves
+        await hall.room.close()
+    assert not os.path.exists(f"/proc/{pid}")  # noqa: ASYNC240
+
+
+async def test_what_died_during_the_restart_is_replaced(music: Path, small: Hall) -> None:
+    await small.open(4)
+    pids = [process.pid for process in small.room.processes]
+    (snapshot,) = await small.pool.detach()
+    os.kill(pids[1], signal.SIGKILL)
+    pool = RoomPool(RoomSettings(music=music), size_warm=0, capacity=4, max_parties=10)
+    async with open_hall(pool):
+        small.room = await pool.adopt(snapshot, small.edges(), small.on_moved)
+        assert {leg for ports, _ in small.moves for leg in ports} == {p.leg for p in small.parties[1:]}
+        await small.expect(small.edges())
+
+
+async def test_a_room_nobody_adopts_ends_by_itself(tmp_path: Path) -> None:
+    process = await RoomProcess.start(RoomSettings(directory=tmp_path, linger=0.2))
+    await process.detach()
+    assert await asyncio.wait_for(process._exit_code(), 10) == 0
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(MediaUnavailable):
+        await RoomProcess.adopt({"name": "gone", "pid": 1, "socket": str(tmp_path / "gone.sock")})
