@@ -40,6 +40,25 @@ class DirectRoutingTrunk(Trunk):
         return self.settings.tenants or (self.surface.fqdn.lower(),)
 
     @property
+    def probed_tenants(self) -> tuple[str, ...]:
+        """Every FQDN that is a trunk of its own; one below another of the list is a derived trunk, whose
+        health
+        follows the carrier trunk and which sends no OPTIONS (facts 1.6)."""
+        names = self.tenants
+        return tuple(n for n in names if not any(n.endswith("." + base) for base in names)) or names[:1]
+
+    @property
+    def expects_options(self) -> bool:
+        return True
+
+    def cure_for_403(self, tenant: str) -> str:
+        """T1 and facts 1.4, 1.6, 2."""
+        return (
+            f"Teams does not know {tenant}: pair it (New-CsOnlinePSTNGateway -Fqdn {tenant}), have its "
+            "domain verified and used by one licensed user (up to 24 h), and let the certificate name it"
+        )
+
+    @property
     def media(self) -> MediaPolicy:
         return direct_routing_policy(self._codecs())
 
@@ -143,6 +162,7 @@ class DirectRoutingTrunk(Trunk):
         return self.settings.advertise_port or (listener.port if listener else SIGNALLING_PORT)
 
     def _refuse(self, code: int, cause: str, flow: Flow, detail: str) -> None:
+        self.refused[cause] += 1
         log.warning(
             "request refused trunk=%s cause=%s code=%d peer=%s %s",
             self.name,

@@ -61,7 +61,7 @@ class PeerStatus:
     rtt_ms:     round trip of the last answered OPTIONS, milliseconds
     last_code:  status of the last answer, 0 before the first
     hold_down:  seconds of hold-down left
-    heard:      when the peer last sent OPTIONS to us; None = never (Teams' side of the trunk is not working)
+    answered:   when it last answered; addresses: what its name resolves to now
     """
 
     peer: str
@@ -72,7 +72,6 @@ class PeerStatus:
     rtt_ms: float | None
     hold_down: float
     answered: datetime | None
-    heard: datetime | None
     addresses: tuple[str, ...] = ()
 
 
@@ -90,7 +89,6 @@ class PeerHealth:
     rtt_ms: float | None = None
     held_until: float = 0.0
     answered: datetime | None = None
-    heard: datetime | None = None
     addresses: tuple[str, ...] = field(default=())
 
     def reachable(self, code: int, rtt: float | None, now: float, wall: datetime) -> None:
@@ -135,7 +133,6 @@ class PeerHealth:
             self.rtt_ms,
             held,
             self.answered,
-            self.heard,
             self.addresses,
         )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gateway.config_trunk import Trunk as TrunkConfig
 from gateway.errors import SipError
@@ -60,21 +62,22 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class TrunkStatus:
-    """A trunk as `/metrics`, the API and `tandem trunks` show it."""
+    """A trunk as `/metrics`, the API and `tandem trunks` show it.
+
+    usable:  at least one peer may be up
+    heard:   when a peer last sent OPTIONS to us; None = never
+    alarms:  what keeps it from working, each with its cure, for people
+    refused: requests turned away since the start, by cause (certificate, tenant, caller)
+    """
 
     name: str
     kind: TrunkKind
     tenants: tuple[str, ...]
     usable: bool
     peers: tuple[PeerStatus, ...]
-    alarm: str = ""
-
-
-@dataclass(slots=True)
-class Alarm:
-    """What keeps a trunk from working and can be cured by its administrator; "" when nothing does."""
-
-    text: str = field(default="")
+    heard: datetime | None = None
+    alarms: tuple[str, ...] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 class Trunk(ABC):
@@ -103,7 +106,11 @@ class Trunk(ABC):
             if settings.username and settings.password
             else None
         )
-        self.alarm = Alarm()
+        self.alarms: dict[str, str] = {}
+        self.refused: Counter[str] = Counter()
+        self.heard: datetime | None = None
+        self.heard_at: float | None = None
+        self.answered_since: float | None = None
         self._kinds = frozenset(peer.kind for peer in self.peers.values())
 
     @property
@@ -115,9 +122,23 @@ class Trunk(ABC):
         return ()
 
     @property
+    def probed_tenants(self) -> tuple[str, ...]:
+        """The names under which we send OPTIONS."""
+        return ("",)
+
+    @property
+    def expects_options(self) -> bool:
+        """Whether the peer should ping us, so that its silence means trouble."""
+        return False
+
+    def cure_for_403(self, tenant: str) -> str:
+        """What the administrator can do when a peer answers OPTIONS with 403."""
+        return "the peer does not accept this gateway: check its list of addresses, or username and password"
+
+    @property
+    @abstractmethod
     def media(self) -> MediaPolicy:
-        """How this trunk's media has to look; IPv6 when our listeners for it are."""
-        raise NotImplementedError
+        """How this trunk's media has to look."""
 
     def kinds(self) -> frozenset[TransportKind]:
         """Transports the peers may use toward us."""
@@ -185,7 +206,9 @@ class Trunk(ABC):
             self.tenants,
             any(peer.state in ("up", "unknown") for peer in peers),
             peers,
-            self.alarm.text,
+            self.heard,
+            tuple(dict.fromkeys(self.alarms.values())),
+            dict(self.refused),
         )
 
     def _number(self, number: str) -> str:
@@ -222,6 +245,7 @@ class SipTrunk(Trunk):
             and flow.kind is TransportKind.TLS
             and not proven(self.settings.tls_names, flow)
         ):
+            self.refused["certificate"] += 1
             return SipError(403, "Certificate names no configured peer")
         return Recognition(self)
 
