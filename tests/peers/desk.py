@@ -47,6 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--speak", type=Path, metavar="FILE", help="say this recording instead of a tone")
     parser.add_argument("--tone", type=float, default=440.0, metavar="HZ", help="tone to send; 0 is silence")
+    parser.add_argument("--mute", action="store_true", help="send no RTP at all")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="write what is heard, one WAV per call")
     parser.add_argument("--dial", action="append", default=[], metavar="NUMBER", help="call this number")
     parser.add_argument(
@@ -220,6 +221,7 @@ class Desk:
 
     def _voice(self, call: WireCall) -> None:
         self._calls.append(call)
+        call.rtp.drop = 1.0 if self._options.mute else 0.0
         if self._speech is not None and isinstance(call.rtp, Voice):
             call.rtp.speak(self._speech)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -368,9 +369,12 @@ def client_context(
     `only` pins one version; below 1.2 the security level is lowered so that the handshake is really tried.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = only or ssl.TLSVersion.TLSv1_2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # old versions are asked for to be refused
+        context.minimum_version = only or ssl.TLSVersion.TLSv1_2
+        if only is not None:
+            context.maximum_version = only
     if only is not None:
-        context.maximum_version = only
         if only < ssl.TLSVersion.TLSv1_2:
             context.set_ciphers("ALL:@SECLEVEL=0")
     context.check_hostname = check_name and roots is not None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -205,10 +206,17 @@ class Teams:
 
     # ---- Teams -> gateway -------------------------------------------------------------------------------
 
-    async def connect(self, source: str = "127.0.0.1", identity: Identity | None = None) -> Connection:
-        """A new TLS connection to the gateway, from any loopback address (Microsoft uses a whole range)."""
+    async def connect(
+        self, source: str = "127.0.0.1", certificate: str | None = None, only: ssl.TLSVersion | None = None
+    ) -> Connection:
+        """A new TLS connection to the gateway, from any loopback address (Microsoft uses a whole range).
+
+        certificate  another identity of the PKI, "" for none (with TLS 1.3 the refusal shows as a closed
+                     connection after the handshake); only: one TLS version, old ones too. OSError
+        """
         assert self.gateway is not None, "the stand-in was not told where the gateway is"
-        context = client_context(identity or self.identity, self.pki.roots)
+        identity = self.identity if certificate is None else self.pki[certificate] if certificate else None
+        context = client_context(identity, self.pki.roots, only=only)
         return await self.ua.wire.connect(
             "TLS", *self.gateway, context=context, name=self.trunk, source=source
         )
@@ -257,13 +265,14 @@ class Teams:
         request_uri    replaces `sip:NUMBER@TRUNK:PORT;user=phone;transport=tls`
         """
         shape, trunk = shape or self.shape, trunk or self.trunk
-        request_uri = request_uri or f"sip:{number}@{trunk}:{self.gateway_port};user=phone;transport=tls"
+        who = f"{number}@{trunk}:{self.gateway_port}" if number else f"{trunk}:{self.gateway_port}"
+        request_uri = request_uri or f"sip:{who};user=phone;transport=tls"
         display = f'"{shape.display}" ' if shape.display else ""
         user = f"{shape.from_user}@" if shape.from_user else ""
         dialog = Dialog(
             call_id=uuid.uuid4().hex,
             local=f"{display}<sip:{user}sip.pstnhub.microsoft.com:5061;user=phone>",
-            remote=f"<sip:{number}@{trunk}:{self.gateway_port};user=phone>",
+            remote=f"<sip:{who};user=phone>",
             local_tag=uuid.uuid4().hex,
             target=request_uri,
         )
@@ -287,14 +296,23 @@ class Teams:
         return call
 
     async def replaces(
-        self, call: TeamsCall, *, tone: float | None = None, number: str = "", early_only: bool = False
+        self,
+        call: TeamsCall,
+        *,
+        tone: float | None = None,
+        number: str = "+15551230000",
+        early_only: bool = False,
+        shape: shapes.Shape | None = None,
     ) -> TeamsCall:
-        """INVITE with Replaces for one of our calls, confirmed or early (RFC 3891)."""
+        """INVITE with Replaces for one of our calls, confirmed or early (RFC 3891).
+
+        From and Request-URI may lack a user: `number` "" and a shape with `from_user` "" (6.4).
+        """
         dialog = call.dialog
         value = f"{dialog.call_id};to-tag={dialog.remote_tag};from-tag={dialog.local_tag}"
         value += ";early-only" if early_only else ""
         return await self.invite(
-            number or "+15551230000", tone=tone, headers=[("REPLACES", value), ("REQUIRE", "replaces")]
+            number, tone=tone, shape=shape, headers=[("REPLACES", value), ("REQUIRE", "replaces")]
         )
 
     # ---- the strict eye -----------------------------------------------------------------------------

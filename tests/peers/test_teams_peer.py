@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.peers.certs import Pki, make_pki
 from tests.peers.mini_sbc import MiniSbc
-from tests.peers.teams import Teams
+from tests.peers.teams import CAPTURE, Teams
 from tests.peers.teams_shapes import Shape
 
 
@@ -245,3 +246,60 @@ async def test_proxies_demand_a_good_client_certificate(pki: Pki, tmp_path: Path
         sbc.pki = stranger
         with pytest.raises(ssl.SSLError):
             await sbc.connect(teams.proxies[0])
+
+
+async def test_consultative_transfer_and_early_replaces_name_the_other_call(pki: Pki) -> None:
+    async with MiniSbc(pki) as sbc, Teams(pki, gateway=sbc.address) as teams:
+        first = await teams.invite("+49301112222")
+        call = await sbc.expect_call()
+        await call.answer()
+        await first.answered()
+        consultation = await sbc.call(teams.proxies[0])
+        colleague = await teams.expect_invite()
+        colleague.ring()
+        await consultation.ringing()
+        referral = await first.refer(consultative=colleague)
+        refer = await call.expect("REFER")
+        assert ";x-tt=" in refer.request.need("Referred-By")
+        assert refer.request.need("Refer-To") == referral.target
+        assert await call.notify("SIP/2.0 503 Service Unavailable", "terminated;reason=noresource") == 200
+        assert await referral.finished() == "SIP/2.0 503 Service Unavailable"
+        pickup = await teams.replaces(
+            colleague, number="", shape=Shape(from_user="", display=""), early_only=True
+        )
+        taken = await sbc.expect_call()
+        assert taken.invited is not None
+        assert taken.invited.request.need("Replaces") == (
+            f"{consultation.dialog.call_id};to-tag={consultation.dialog.local_tag}"
+            f";from-tag={colleague.dialog.local_tag};early-only"
+        )
+        assert taken.invited.request.uri.startswith("sip:sbc.example.test:")
+        await taken.answer()
+        assert (await consultation.cancel()).code == 487
+        await pickup.hang_up()
+        await call.bye()
+
+
+async def test_the_capture_holds_what_was_received(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CAPTURE, str(tmp_path / "capture"))
+    async with MiniSbc(pki) as sbc, Teams(pki) as teams:
+        await sbc.options(teams.proxies[0])
+    [line] = [json.loads(text) for text in (tmp_path / "capture").read_text().splitlines()]
+    assert line["owner"] == "Teams sip"
+    assert line["text"].startswith("OPTIONS sip:sip.pstnhub.microsoft.com")
+
+
+async def test_each_certificate_and_version_can_be_tried_on_a_gateway(pki: Pki) -> None:
+    async with MiniSbc(pki) as sbc, Teams(pki, gateway=sbc.address) as teams:
+        for certificate in ("", "microsoft-rogue", "microsoft-self-signed", "microsoft-expired"):
+            try:
+                connection = await teams.connect(certificate=certificate)
+            except (ssl.SSLError, ConnectionError):
+                continue
+            await asyncio.wait_for(connection.closed_event.wait(), 5)
+        connection = await teams.connect("127.0.0.3", "microsoft-wrong-name")
+        assert not connection.closed
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await teams.connect(only=ssl.TLSVersion.TLSv1_1)
