@@ -374,9 +374,8 @@ def client_context(
         context.minimum_version = only or ssl.TLSVersion.TLSv1_2
         if only is not None:
             context.maximum_version = only
-    if only is not None:
-        if only < ssl.TLSVersion.TLSv1_2:
-            context.set_ciphers("ALL:@SECLEVEL=0")
+    if only is not None and only < ssl.TLSVersion.TLSv1_2:
+        context.set_ciphers("ALL:@SECLEVEL=0")
     context.check_hostname = check_name and roots is not None
     if roots is not None:
         context.load_verify_locations(roots)
