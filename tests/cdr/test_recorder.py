@@ -1,0 +1,241 @@
+"""Recorder: from journal to sinks, each at its own pace, nothing lost, over restarts and faults."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.cdr.call_detail import call_detail
+from gateway.cdr.call_state import closing_events
+from gateway.cdr.delivery import Backoff
+from gateway.cdr.journal import Journal
+from gateway.cdr.recorder import Recorder
+from gateway.cdr.segments import Disk
+from gateway.cdr.sinks import JsonLinesSink, Sink
+from gateway.events import CallEnded
+from tests.cdr.events import START, simple_call
+from tests.cdr.sinks import MemorySink, until
+
+QUICK = Backoff(first=0.01, most=0.05)
+
+
+class Gateway:
+    """Journal and recorder as the gateway has them."""
+
+    def __init__(
+        self, directory: Path, *sinks: Sink, disk: Disk | None = None, segment: int = 4 << 20
+    ) -> None:
+        self.directory = directory
+        self.journal = Journal(reserve_bytes=0, ballast_bytes=0, retry_seconds=0.02, segment_bytes=segment)
+        self.recorder = Recorder(
+            self.journal,
+            directory / "outbox",
+            sinks,
+            batch=50,
+            backoff=QUICK,
+            save_seconds=0.02,
+            retry_seconds=0.02,
+            segment_bytes=segment,
+            disk=disk,
+        )
+
+    async def __aenter__(self) -> Gateway:
+        await self.journal.open(self.directory / "journal")
+        await self.recorder.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.recorder.stop(0.2)
+        await self.journal.close()
+
+    async def calls(self, *numbers: int) -> None:
+        for number in numbers:
+            await self.journal.append(*simple_call(f"{number:032x}", at=number * 1000))
+
+
+def ids(numbers: range) -> list[str]:
+    return [f"{number:032x}" for number in numbers]
+
+
+def files(directory: Path, pattern: str) -> list[Path]:
+    return sorted(directory.glob(pattern))
+
+
+async def test_every_ended_call_reaches_every_sink_once(tmp_path: Path) -> None:
+    one, two = MemorySink("one"), MemorySink("two")
+    async with Gateway(tmp_path, one, two) as gateway:
+        await gateway.calls(*range(30))
+        await gateway.journal.append(*simple_call("f" * 32)[:-1])
+        await until(lambda: len(one.got) == len(two.got) == 30)
+        assert set(gateway.recorder.states) == {"f" * 32}
+        assert all(not sink.behind and not sink.fault for sink in gateway.recorder.sinks)
+    assert one.got == two.got == ids(range(30))
+    assert one.closed
+    assert list(one.rows.values())[3] == call_detail(simple_call(f"{3:032x}", at=3000))[0]
+
+
+async def test_a_sink_that_is_down_delays_nobody_and_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    down, up = MemorySink("down"), MemorySink("up")
+    down.down = True
+    async with Gateway(tmp_path, down, up, segment=20_000) as gateway:
+        await gateway.calls(*range(300))
+        await until(lambda: len(up.got) == 300)
+        assert down.got == []
+        status = {sink.name: sink for sink in gateway.recorder.sinks}
+        assert (status["down"].behind, status["down"].fault) == (True, "down for a test")
+        assert len(files(tmp_path / "outbox", "outbox-*.log")) > 5
+        down.down = False
+        await until(lambda: len(down.got) == 300)
+        await until(lambda: len(files(tmp_path / "outbox", "outbox-*.log")) <= 2)
+        await until(lambda: len(files(tmp_path / "journal", "journal-*.log")) <= 2)
+    assert down.got == up.got == ids(range(300))
+    assert down.largest <= 50
+    assert caplog.text.count("sink_down sink=down") == 1
+    assert caplog.text.count("sink_up sink=down") == 1
+
+
+async def test_rows_that_waited_in_more_than_memory_come_from_disk_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cdr.outbox._RECENT", 20)
+    sink = MemorySink()
+    sink.down = True
+    async with Gateway(tmp_path, sink, segment=20_000) as gateway:
+        gateway.recorder._outbox._recent = type(gateway.recorder._outbox._recent)(maxlen=20)
+        await gateway.calls(*range(150))
+        sink.down = False
+        await until(lambda: len(sink.got) == 150)
+    assert sink.got == ids(range(150))
+
+
+async def test_a_restart_repeats_nothing_that_was_delivered_and_forgets_nothing(tmp_path: Path) -> None:
+    sink = MemorySink()
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(*range(10))
+        await until(lambda: len(sink.got) == 10)
+        sink.down = True
+        await gateway.calls(*range(10, 20))
+    late = MemorySink()
+    async with Gateway(tmp_path, late):
+        await until(lambda: len(late.got) == 10)
+    assert late.got == ids(range(10, 20))
+
+
+async def test_a_new_sink_gets_what_is_still_there(tmp_path: Path) -> None:
+    async with Gateway(tmp_path, MemorySink("old")) as gateway:
+        await gateway.calls(1, 2)
+        await until(lambda: not any(sink.behind for sink in gateway.recorder.sinks))
+    new = MemorySink("new")
+    async with Gateway(tmp_path, MemorySink("old"), new):
+        await until(lambda: len(new.got) == 2)
+
+
+async def test_a_crash_between_journal_and_outbox_loses_no_row(tmp_path: Path) -> None:
+    journal = Journal(reserve_bytes=0, ballast_bytes=0)
+    await journal.open(tmp_path / "journal")
+    for number in range(5):
+        await journal.append(*simple_call(f"{number:032x}"))
+    running = simple_call("e" * 32)[:-1]
+    await journal.append(*running)
+    await journal.close()
+    sink = MemorySink()
+    async with Gateway(tmp_path, sink) as gateway:
+        await until(lambda: len(sink.got) == 5)
+        (state,) = gateway.recorder.states.values()
+        closing = closing_events(state, START + 60_000)
+        assert isinstance(closing[-1], CallEnded)
+        await gateway.journal.append(*closing)
+        await until(lambda: len(sink.got) == 6)
+        assert not gateway.recorder.states
+    assert sink.rows["e" * 32].reason == "gateway_restart"
+    assert sink.rows["e" * 32].duration == 60
+    again = MemorySink()
+    async with Gateway(tmp_path, again) as gateway:
+        await gateway.calls(99)
+        await until(lambda: again.got == [f"{99:032x}"])
+
+
+async def test_a_row_no_sink_will_take_is_kept_aside_and_the_rest_go_on(tmp_path: Path) -> None:
+    sink = MemorySink("picky")
+    sink.refuses = {f"{3:032x}"}
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(*range(6))
+        await until(lambda: len(sink.got) == 5)
+        await until(lambda: not gateway.recorder.sinks[0].behind)
+        assert gateway.recorder.sinks[0].rejected == 1
+    (line,) = (tmp_path / "outbox" / "rejected-picky.jsonl").read_text().splitlines()
+    assert json.loads(line)["row"]["id"] == f"{3:032x}"
+    assert sink.got == [name for name in ids(range(6)) if name not in sink.refuses]
+
+
+async def test_a_full_disk_under_the_outbox_keeps_rows_for_later(tmp_path: Path) -> None:
+    class FullDisk(Disk):
+        full = False
+
+        def write(self, descriptor: int, data: memoryview) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(descriptor, data)
+
+    disk, sink = FullDisk(), MemorySink()
+    async with Gateway(tmp_path, sink, disk=disk) as gateway:
+        await gateway.calls(1)
+        disk.full = True
+        await gateway.calls(2, 3)
+        await until(lambda: gateway.recorder.fault != "")
+        disk.full = False
+        await until(lambda: len(sink.got) == 3)
+        assert gateway.recorder.fault == ""
+
+
+@pytest.mark.allow_tracebacks
+async def test_a_sink_with_a_defect_is_tried_again_like_one_that_is_down(tmp_path: Path) -> None:
+    class Broken(MemorySink):
+        def _check(self) -> None:
+            super()._check()
+            if self.tries < 4:
+                raise ZeroDivisionError("defect")
+
+    sink = Broken()
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(1)
+        await until(lambda: len(sink.got) == 1)
+
+
+async def test_an_outbox_that_was_lost_does_not_silence_a_sink(tmp_path: Path) -> None:
+    sink = MemorySink()
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(*range(5))
+        await until(lambda: len(sink.got) == 5)
+    for path in itertools.chain(files(tmp_path / "outbox", "*.log"), files(tmp_path / "journal", "*.log")):
+        path.unlink()
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(7)
+        await until(lambda: len(sink.got) == 6)
+
+
+async def test_json_lines_hold_every_row(tmp_path: Path) -> None:
+    async with Gateway(tmp_path, JsonLinesSink(tmp_path / "out")) as gateway:
+        await gateway.calls(*range(20))
+        await until(lambda: not any(sink.behind for sink in gateway.recorder.sinks))
+        await until(lambda: gateway.recorder.sinks[0].written == 20)
+    (path,) = files(tmp_path / "out", "*.jsonl")
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ids(range(20))
+
+
+def test_two_sinks_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two sinks"):
+        Recorder(Journal(), tmp_path, [MemorySink("x"), MemorySink("x")])
+
+
+def test_backoff_grows_to_its_limit_and_never_beyond() -> None:
+    backoff = Backoff(first=0.5, most=60)
+    assert all(0.25 <= backoff.delay(1) <= 0.5 for _ in range(50))
+    assert all(30 <= backoff.delay(n) <= 60 for n in (8, 50, 5000))

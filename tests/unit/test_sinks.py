@@ -1,0 +1,151 @@
+"""Sinks that need no server: JSON lines and SQLite; the migrations against the table of columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from gateway.cdr import tables
+from gateway.cdr.call_detail import CallDetail, call_detail
+from gateway.cdr.columns import COLUMNS
+from gateway.cdr.sinks import JsonLinesSink, SinkRejected, SinkUnavailable
+from gateway.cdr.sinks_sql import SqlSink
+from tests.cdr.events import simple_call
+
+
+def make_row(call: str = "c" * 32, **changes: Any) -> CallDetail:
+    (row,) = call_detail(simple_call(call))
+    return dataclasses.replace(row, **changes)
+
+
+def lines_of(directory: Path) -> dict[str, list[dict[str, Any]]]:
+    return {
+        path.name: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(directory.glob("*.jsonl"))
+    }
+
+
+async def written(sink: SqlSink | JsonLinesSink, *batches: Sequence[CallDetail]) -> None:
+    await sink.open()
+    try:
+        for batch in batches:
+            await sink.write(batch)
+    finally:
+        await sink.close()
+
+
+def stored(path: Path, query: str = "SELECT * FROM call_detail ORDER BY id") -> list[dict[str, Any]]:
+    engine = tables.make(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        found = [dict(row) for row in connection.execute(text(query)).mappings()]
+    engine.dispose()
+    return found
+
+
+# -- JSON lines --
+
+
+async def test_json_lines_are_one_file_a_utc_day(tmp_path: Path) -> None:
+    midnight = datetime(2026, 1, 2, tzinfo=UTC)
+    before, after = make_row("a", end_time=midnight - timedelta(seconds=1)), make_row("b", end_time=midnight)
+    await written(JsonLinesSink(tmp_path / "out"), [before, after], [make_row("c", end_time=midnight)])
+    found = lines_of(tmp_path / "out")
+    assert {name: [row["id"] for row in rows] for name, rows in found.items()} == {
+        "call-detail-2026-01-01.jsonl": ["a"],
+        "call-detail-2026-01-02.jsonl": ["b", "c"],
+    }
+    assert CallDetail.from_dict(found["call-detail-2026-01-01.jsonl"][0]) == before
+
+
+async def test_a_line_cut_by_a_crash_is_replaced(tmp_path: Path) -> None:
+    sink = JsonLinesSink(tmp_path)
+    await written(sink, [make_row("a")])
+    path = tmp_path / "call-detail-2026-01-01.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"id":"b","global')
+    await written(sink, [make_row("b")])
+    assert [row["id"] for row in lines_of(tmp_path)[path.name]] == ["a", "b"]
+
+
+async def test_json_lines_that_cannot_be_written_are_tried_again(tmp_path: Path) -> None:
+    sink = JsonLinesSink(tmp_path)
+    path = tmp_path / "call-detail-2026-01-01.jsonl"
+    path.mkdir()
+    with pytest.raises(SinkUnavailable):
+        await written(sink, [make_row()])
+    path.rmdir()
+    await written(sink, [make_row()])
+    assert len(lines_of(tmp_path)[path.name]) == 1
+
+
+# -- SQLite --
+
+
+async def test_sqlite_has_each_row_once_and_its_newest_form(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "tandem.db"
+    rows = [make_row("a"), make_row("b")]
+    await written(
+        SqlSink(f"sqlite:///{path}"), rows, rows, [make_row("a", acw_time=5), make_row("a", acw_time=7)]
+    )
+    await written(SqlSink(f"sqlite:///{path}"), [make_row("c", mos=4.25, answer_time=None)])
+    found = stored(path)
+    assert [(row["id"], row["acw_time"]) for row in found] == [("a", 7), ("b", 0), ("c", 0)]
+    assert (found[2]["mos"], found[2]["answer_time"]) == (4.25, None)
+    assert json.loads(found[0]["detail"]) == rows[0].detail
+
+
+async def test_the_view_for_grafana(tmp_path: Path) -> None:
+    path = tmp_path / "tandem.db"
+    await written(SqlSink(f"sqlite:///{path}"), [make_row("a")])
+    (row,) = stored(path, "SELECT * FROM call_detail_report")
+    assert (row["epoch"], row["answered"], row["with_teams"], row["agent"]) == (1767225600, 1, 1, "ann")
+    assert set(row) == {c.name for c in COLUMNS} - {"detail"} | {
+        "time",
+        "epoch",
+        "answered",
+        "with_teams",
+        "agent",
+    }
+
+
+async def test_migrations_end_at_the_table_of_columns(tmp_path: Path) -> None:
+    engine = tables.make(f"sqlite:///{tmp_path / 'x.db'}")
+    tables.migrate(engine)
+    tables.migrate(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": tables.VERSION_TABLE, "compare_type": True}
+        )
+        assert compare_metadata(context, tables.metadata) == []
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+    engine.dispose()
+
+
+async def test_what_a_peer_sent_cannot_make_a_row_unwritable(tmp_path: Path) -> None:
+    path = tmp_path / "tandem.db"
+    await written(SqlSink(f"sqlite:///{path}"), [make_row("a", from_phone="1\x002", detail={"x\0": ["\0"]})])
+    (row,) = stored(path)
+    assert row["from_phone"] == "1\ufffd2"
+    assert json.loads(row["detail"]) == {"x\ufffd": ["\ufffd"]}
+
+
+async def test_a_row_the_database_will_never_take_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(SinkRejected):
+        await written(SqlSink(f"sqlite:///{tmp_path / 'x.db'}"), [make_row("a", reason=None)])
+
+
+async def test_a_database_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(SinkUnavailable) as caught:
+        await written(SqlSink("postgresql://tandem:secret@127.0.0.1:1/x"), [])
+    assert "secret" not in str(caught.value)
+    (tmp_path / "x.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(SinkUnavailable):
+        await written(SqlSink(f"sqlite:///{tmp_path / 'x.db'}"), [])
