@@ -107,7 +107,9 @@ class RoomProcess:
                 reader, self._writer = await asyncio.open_unix_connection(str(self._socket), limit=LINE_LIMIT)
                 await self._greet(reader, int(snapshot["pid"]))
         except (OSError, TimeoutError, RoomProtocolError) as error:
+            address = self._socket
             await self.detach()
+            _unlink(address)
             raise MediaUnavailable(f"{self.name} is not there: {error or 'no answer'}") from error
         return self
 
@@ -280,11 +282,15 @@ class RoomProcess:
             os.close(self._handle)
             self._handle = -1
         if self._socket is not None:
-            self._socket.unlink(missing_ok=True)
-            if self._socket.parent.name.startswith(PRIVATE_DIRECTORY):
-                with contextlib.suppress(OSError):
-                    self._socket.parent.rmdir()
+            _unlink(self._socket)
             self._socket = None
+
+
+def _unlink(address: Path) -> None:
+    with contextlib.suppress(OSError):
+        address.unlink(missing_ok=True)
+        if address.parent.name.startswith(PRIVATE_DIRECTORY):
+            address.parent.rmdir()
 
 
 def _reap(handle: int) -> int:

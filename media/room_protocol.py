@@ -111,20 +111,24 @@ def decode_command(line: bytes) -> tuple[int, Command]:
         raise RoomProtocolError(f"no such command: {record.get('do')!r}")
     values = {key: value for key, value in record.items() if key not in ("id", "do")}
     try:
-        command = cls(**values)
-    except TypeError as error:
+        return int(record["id"]), _checked(cls(**values))
+    except (TypeError, ValueError) as error:
         raise RoomProtocolError(f"{cls.verb}: {error}") from error
+
+
+def _checked(command: Command) -> Command:
+    """The command with its tuples restored (JSON has only lists); ValueError or TypeError when it is off."""
     match command:
-        case Place(codec=codec, remote=remote):
+        case Place(remote=remote, codec=codec):
             if codec not in CODECS:
-                raise RoomProtocolError(f"place: codec {codec!r}")
-            if not 0 <= remote <= 0xFFFF:
-                raise RoomProtocolError(f"place: port {remote!r}")
-        case Wire(pairs=pairs, music=music):
-            command = Wire(tuple((str(a), str(b)) for a, b in pairs), tuple(map(str, music)))
-        case Tone(ports=ports, hz=hz, ms=ms):
-            command = Tone(tuple(map(str, ports)), int(hz), int(ms))
-    return int(record["id"]), command
+                raise ValueError(f"codec {codec!r}")
+            if not isinstance(remote, int) or not 0 <= remote <= 0xFFFF:
+                raise ValueError(f"port {remote!r}")
+        case Wire(pairs, music):
+            return Wire(tuple((str(a), str(b)) for a, b in pairs), tuple(map(str, music)))
+        case Tone(ports, hz, ms):
+            return Tone(tuple(map(str, ports)), int(hz), int(ms))
+    return command
 
 
 def encode_reply(number: int, *, ok: dict[str, Any] | None = None, error: str = "") -> bytes:

@@ -67,7 +67,7 @@ class Server:
     def _leave(self) -> None:
         path = Path(self._address)
         with contextlib.suppress(OSError):
-            path.unlink()
+            path.unlink(missing_ok=True)
             if path.parent.name.startswith(PRIVATE_DIRECTORY):
                 path.parent.rmdir()
         os._exit(0)

@@ -192,6 +192,7 @@ async def test_what_died_during_the_restart_is_replaced(music: Path, small: Hall
         small.room = await pool.adopt(snapshot, small.edges(), small.on_moved)
         assert {leg for ports, _ in small.moves for leg in ports} == {p.leg for p in small.parties[1:]}
         await small.expect(small.edges())
+    assert not any(os.path.exists(p["socket"]) for p in snapshot["processes"].values())  # noqa: ASYNC240
 
 
 async def test_a_room_nobody_adopts_ends_by_itself(tmp_path: Path) -> None:
