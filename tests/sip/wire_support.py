@@ -135,7 +135,10 @@ class UdpPeer(asyncio.DatagramProtocol):
         self.received.put_nowait(data)
 
     async def next(self) -> Message:
-        return parse_message(await asyncio.wait_for(self.received.get(), PATIENCE))
+        return parse_message(await self.next_raw())
+
+    async def next_raw(self) -> bytes:
+        return await asyncio.wait_for(self.received.get(), PATIENCE)
 
 
 @contextlib.asynccontextmanager
