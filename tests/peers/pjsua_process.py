@@ -10,6 +10,7 @@ import json
 import os
 import select
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Phone:
         self.options = options
         self.calls: dict[int, Any] = {}
         self.dead: list[Any] = []
+        self.closing: list[tuple[float, int, int, str]] = []
         self.recorded = 0
         self.endpoint = pj.Endpoint()
         self.endpoint.libCreate()
@@ -95,12 +97,21 @@ class Phone:
         except (pj.Error, KeyError) as error:
             tell("error", order=name, text=str(error))
 
+    def _report_ended(self) -> None:
+        """Tell of ended calls once their recordings are whole: the bridge closes a file in its own time."""
+        for item in list(self.closing):
+            since, number, code, file = item
+            if not file or _whole(file) or time.monotonic() > since + 2:
+                self.closing.remove(item)
+                tell("ended", call=number, code=code)
+
     def run(self) -> None:
         """Until stdin ends or says quit; a call that is up is hung up."""
         text = b""
         while True:
             self.endpoint.libHandleEvents(10)
             self.dead.clear()
+            self._report_ended()
             if not select.select([0], [], [], 0)[0]:
                 continue
             data = os.read(0, 65536)
@@ -118,6 +129,12 @@ class Phone:
         # interpreter exit with live pj objects aborts; libDestroy waits a second: leave without either
         tell("bye")
         os._exit(0)
+
+
+def _whole(file: str) -> bool:
+    """Whether a WAV file's header knows its length."""
+    header = Path(file).read_bytes()[:44]
+    return len(header) == 44 and header[40:44] != bytes(4)
 
 
 def _account(phone: Phone) -> Any:
@@ -144,6 +161,7 @@ def _account(phone: Phone) -> Any:
 def _call(phone: Phone, number: int) -> Any:
     class Call(pj.Call):  # type: ignore[misc]
         recorder: Any = None
+        file = ""
 
         def onCallState(self, prm: Any) -> None:  # noqa: N802
             info = self.getInfo()
@@ -151,7 +169,7 @@ def _call(phone: Phone, number: int) -> Any:
             if info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
                 self.recorder = None
                 phone.dead.append(phone.calls.pop(info.id, None))
-                tell("ended", call=info.id, code=int(info.lastStatusCode))
+                phone.closing.append((time.monotonic(), info.id, int(info.lastStatusCode), self.file))
 
         def onCallMediaState(self, prm: Any) -> None:  # noqa: N802
             info = self.getInfo()
@@ -162,10 +180,10 @@ def _call(phone: Phone, number: int) -> Any:
                 phone.player.startTransmit(audio)
                 if self.recorder is None:
                     phone.recorded += 1
-                    file = str(Path(phone.options["folder"]) / f"heard-{phone.recorded}.wav")
+                    self.file = str(Path(phone.options["folder"]) / f"heard-{phone.recorded}.wav")
                     self.recorder = pj.AudioMediaRecorder()
-                    self.recorder.createRecorder(file)
-                    tell("recording", call=info.id, file=file)
+                    self.recorder.createRecorder(self.file)
+                    tell("recording", call=info.id, file=self.file)
                 audio.startTransmit(self.recorder)
                 tell("media", call=info.id)
 
