@@ -27,7 +27,7 @@ ROOTS: dict[str, str] = {
     "358df39d764af9e1b766e9c972df352ee15cfac227af6ad1d70e8e4a6edcba02": "Microsoft ECC Root CA 2017",
     "c741f70f4b2a8d88bf2e71c14122ef53ef10eba0cfa5e64cfa20f418853073e0": "Microsoft RSA Root CA 2017",
 }
-"""SHA-256 of the certificate in DER -> name; the seven whose SHA-1 prints facts/direct-routing.md 1.5 lists."""
+"""SHA-256 of the DER -> name: the seven that facts/direct-routing.md 1.5 lists by SHA-1 print."""
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
