@@ -79,6 +79,7 @@ class App:
     """Parts and their common life.
 
     calls:         how many calls are up; draining waits for 0
+    on_drain:      called once when draining begins: refuse new calls
     drain_timeout: seconds that draining may take
     """
 
@@ -87,12 +88,13 @@ class App:
         parts: Sequence[Part],
         *,
         calls: Callable[[], int] = lambda: 0,
+        on_drain: Callable[[], None] = lambda: None,
         drain_timeout: float = 300.0,
         clock: Clock | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self.state = State.STARTING
-        self._calls, self._drain_timeout = calls, drain_timeout
+        self._calls, self._on_drain, self._drain_timeout = calls, on_drain, drain_timeout
         self._clock = clock
         self._started: list[Part] = []
         self._unwell: dict[str, str] = {}
@@ -182,6 +184,7 @@ class App:
         try:
             await self._drain.wait()
             self._advance(State.DRAINING)
+            self._on_drain()
             await self._drained()
         finally:
             watch.cancel()

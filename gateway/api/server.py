@@ -70,7 +70,7 @@ class HttpApi:
         self, listen: str, *, status: Callable[[], Status], metrics: Metrics, tokens: Mapping[str, str]
     ) -> None:
         self._listen, self._status, self._metrics = listen, status, metrics
-        self._tokens = BearerTokens(tokens)
+        self._tokens = dict(tokens)
         self._routes: list[web.AbstractRouteDef] = []
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -78,6 +78,10 @@ class HttpApi:
     def add_routes(self, routes: Iterable[web.AbstractRouteDef]) -> None:
         """Handlers under `/api/` are reached with a token only."""
         self._routes += routes
+
+    def add_token(self, name: str, secret: str) -> None:
+        """One more that may use the control API; before `start`."""
+        self._tokens[name] = secret
 
     @property
     def address(self) -> tuple[str, int]:
@@ -89,7 +93,9 @@ class HttpApi:
 
     async def start(self) -> None:
         app = web.Application(
-            middlewares=[problems, self._tokens.middleware], client_max_size=MAX_BODY, logger=log
+            middlewares=[problems, BearerTokens(self._tokens).middleware],
+            client_max_size=MAX_BODY,
+            logger=log,
         )
         app.on_response_prepare.append(_sign)
         app.add_routes(

@@ -1,0 +1,118 @@
+"""The command `tandem`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from gateway.exit_codes import ExitCode
+
+CANDIDATES = (Path("config/tandem.toml"), Path("/etc/tandem/tandem.toml"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is one of `gateway.exit_codes` (argparse's own is 2 as well)."""
+    options = _parser().parse_args(arguments)
+    if options.command == "version":
+        print(f"tandem {metadata.version('tandem')}")
+        return ExitCode.OK
+    path = options.config or default_config()
+    try:
+        return _dispatch(options, path)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(options: argparse.Namespace, path: Path) -> ExitCode:
+    # Each command imports its own rooms, so that `tandem version` does not load a SIP stack.
+    match options.command:
+        case "check-config":
+            from gateway.command_run import check
+
+            return check(path)
+        case "trunks":
+            from gateway.command_trunks import trunks
+
+            return trunks(path, as_json=options.json)
+        case "cdr":
+            from gateway.command_cdr import Filters, cdr
+
+            filters = Filters(
+                since=options.since,
+                until=options.until,
+                agent=options.agent,
+                number=options.number,
+                trunk=options.trunk,
+                interaction=options.interaction,
+                limit=options.limit,
+            )
+            return cdr(path, filters, as_json=options.json)
+        case _:
+            from gateway.command_run import run
+
+            return run(path)
+
+
+def default_config() -> Path:
+    """`$TANDEM_CONFIG`, else the first of the usual places that exists, else the last of them."""
+    named = os.environ.get("TANDEM_CONFIG")
+    if named:
+        return Path(named)
+    return next((path for path in CANDIDATES if path.exists()), CANDIDATES[-1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tandem",
+        description="SIP gateway between a contact center and Microsoft Teams Direct Routing.",
+        epilog="Exit codes: 0 done, 2 usage, 69 something needed is not there, 70 internal error, "
+        "73 state_dir cannot be written, 75 port or state_dir taken, 77 not permitted, 78 configuration.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="default: $TANDEM_CONFIG, config/tandem.toml, /etc/tandem/tandem.toml",
+    )
+    listing = argparse.ArgumentParser(add_help=False)
+    listing.add_argument("--json", action="store_true", help="for machines")
+
+    commands.add_parser("run", parents=[common], help="run the gateway in the foreground")
+    commands.add_parser("check-config", parents=[common], help="name every mistake of a configuration")
+    commands.add_parser("trunks", parents=[common, listing], help="trunks as the running gateway sees them")
+    cdr = commands.add_parser("cdr", parents=[common, listing], help="call detail, latest first")
+    cdr.add_argument("--since", type=_time, metavar="TIME", help="2026-01-31[T12:00] UTC; 90m, 24h, 7d ago")
+    cdr.add_argument("--until", type=_time, metavar="TIME", help="before this moment")
+    cdr.add_argument("--agent", default="", metavar="LOGIN")
+    cdr.add_argument("--number", default="", help="from, dialled or connected")
+    cdr.add_argument("--trunk", default="", metavar="NAME")
+    cdr.add_argument("--interaction", default="", metavar="ID", help="global interaction id")
+    cdr.add_argument("--limit", type=_number, default=100, metavar="N", help="0 = all; default 100")
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+def _time(text: str) -> object:
+    from gateway.command_cdr import moment
+
+    return moment(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""From configuration to a gateway: every room made, wired and put in order. Nothing starts here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.api.call_metrics import CallMetrics
+from gateway.api.metrics import Metrics
+from gateway.api.readings import (
+    app_readings,
+    journal_readings,
+    media_readings,
+    room_readings,
+    sink_readings,
+    transaction_readings,
+    transport_readings,
+    trunk_readings,
+)
+from gateway.api.server import HttpApi
+from gateway.api.trunk_routes import trunk_routes
+from gateway.app import App
+from gateway.calls.context import Sounds
+from gateway.cdr.journal import Journal
+from gateway.cdr.recorder import Recorder
+from gateway.cdr.sinks import JsonLinesSink, Sink
+from gateway.cdr.sinks_sql import SqlSink
+from gateway.cdr.sinks_webhook import WebhookSink
+from gateway.config_models import Config
+from gateway.parts import EnginePart, JournalPart, RecorderPart, RoomsPart
+from gateway.state_dir import Note, StateDir
+from gateway.telephony import Telephony
+from media.engine import Engine, EngineSettings
+from media.patchbay import PatchBay
+from media.pool import RoomPool, RoomSettings
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The whole of it; `app` runs it, the rest is for tests and tools that look inside."""
+
+    app: App
+    telephony: Telephony
+    journal: Journal
+    recorder: Recorder
+    engine: Engine
+    http: HttpApi
+    metrics: Metrics
+
+
+def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
+    """Call it in the running loop. `sounds` are the prepared files of `[media] music`."""
+    journal = Journal(reserve_bytes=config.limits.min_free_disk * _MIB)
+    recorder = Recorder(journal, config.gateway.state_dir / "outbox", sinks(config))
+    engine = Engine(engine_settings(config))
+    bay = PatchBay(engine.ng, engine.settings.address, engine.options)
+    rooms = RoomPool(RoomSettings(music=sounds.hold_music))
+    telephony = Telephony(config, journal=journal, bay=bay, sounds=sounds, rooms=rooms)
+    engine.on_restarted = telephony.calls.media_restarted
+
+    metrics, figures = Metrics(), CallMetrics()
+    journal.subscribe(lambda entry: figures.observe(entry.event))
+    tokens = {token.name: token.secret.get_secret_value() for token in config.http.tokens}
+    http = HttpApi(config.http.listen, status=lambda: app, metrics=metrics, tokens=tokens)
+    note = Note(config.gateway.state_dir, lambda: http.address)
+    http.add_token("this machine", note.token)
+    http.add_routes(trunk_routes(lambda: telephony.trunks.status(telephony.context.clock.now())))
+    app = App(
+        [
+            state,
+            JournalPart(journal, config.journal_dir),
+            RecorderPart(recorder),
+            EnginePart(engine),
+            RoomsPart(rooms),
+            telephony,
+            http,
+            note,
+        ],
+        calls=lambda: len(telephony.calls.calls),
+        on_drain=telephony.drain,
+        drain_timeout=config.limits.drain_timeout,
+    )
+
+    transports, transactions = telephony.transports, telephony.transactions
+    metrics.add("app", lambda: app_readings(app))
+    metrics.add("calls", figures.readings)
+    metrics.add("transport", lambda: transport_readings(transports.counters, transports.connections))
+    metrics.add("transactions", lambda: transaction_readings(transactions.counters, transactions.active))
+    metrics.add("journal", lambda: journal_readings(journal))
+    metrics.add("sinks", lambda: sink_readings(recorder.sinks))
+    metrics.add("media", lambda: media_readings(engine.up, engine.restarts, len(bay.anchors)))
+    metrics.add("rooms", lambda: room_readings(rooms))
+    metrics.add("trunks", lambda: trunk_readings(telephony.trunks.status(telephony.context.clock.now())))
+    for histogram in (figures.ringing, figures.duration, figures.mos):
+        metrics.add_histogram(histogram)
+    return Gateway(app, telephony, journal, recorder, engine, http, metrics)
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """What peers are told is the public address where there is one."""
+    media = config.media
+    return EngineSettings(
+        rtpengine=media.rtpengine,
+        address=media.public_address or media.address,
+        bind=media.address if media.public_address else None,
+        ports=media.ports,
+        state_dir=config.gateway.state_dir / "media",
+    )
+
+
+def sinks(config: Config) -> list[Sink]:
+    """The database, and what `[cdr]` adds."""
+    found: list[Sink] = [SqlSink(config.database_url)]
+    if config.cdr.json_lines is not None:
+        found.append(JsonLinesSink(config.cdr.json_lines))
+    if config.cdr.webhook is not None:
+        hook = config.cdr.webhook
+        found.append(WebhookSink(hook.url, hook.secret.get_secret_value(), timeout_seconds=hook.timeout))
+    return found
