@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.peers.certs import Pki
 from tests.peers.tone import Pcm
-from tests.peers.voice import read_audio
+from tests.peers.voice import read_audio, whole_wav
 from tests.support.ports import free_port
 
 MODULES = "/usr/lib/baresip/modules"
@@ -230,7 +230,13 @@ class Baresip:
     async def hang_up(self) -> None:
         await self.command("hangup")
 
-    def heard(self) -> Pcm:
-        """What the newest call sounded like; complete once CALL_CLOSED was seen."""
+    async def heard(self) -> Pcm:
+        """What the newest call sounded like, once CALL_CLOSED was seen: the file is closed right after."""
         files = sorted(self.folder.glob("dump-*-dec.wav"), key=lambda file: file.stat().st_mtime)
-        return read_audio(files[-1]) if files else np.zeros(0, dtype=np.int16)
+        if not files:
+            return np.zeros(0, dtype=np.int16)
+        for _ in range(100):
+            if whole_wav(files[-1]):
+                break
+            await asyncio.sleep(0.02)
+        return read_audio(files[-1])

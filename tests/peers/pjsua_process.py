@@ -16,6 +16,8 @@ from typing import Any
 
 import pjsua2.pjsua2 as pj  # type: ignore[import-untyped]
 
+from tests.peers.voice import whole_wav
+
 
 def tell(event: str, **facts: Any) -> None:
     sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
@@ -101,7 +103,7 @@ class Phone:
         """Tell of ended calls once their recordings are whole: the bridge closes a file in its own time."""
         for item in list(self.closing):
             since, number, code, file = item
-            if not file or _whole(file) or time.monotonic() > since + 2:
+            if not file or whole_wav(Path(file)) or time.monotonic() > since + 2:
                 self.closing.remove(item)
                 tell("ended", call=number, code=code)
 
@@ -129,12 +131,6 @@ class Phone:
         # interpreter exit with live pj objects aborts; libDestroy waits a second: leave without either
         tell("bye")
         os._exit(0)
-
-
-def _whole(file: str) -> bool:
-    """Whether a WAV file's header knows its length."""
-    header = Path(file).read_bytes()[:44]
-    return len(header) == 44 and header[40:44] != bytes(4)
 
 
 def _account(phone: Phone) -> Any:

@@ -30,7 +30,7 @@ async def test_baresip_is_called_and_calls(secure: bool, tmp_path: Path) -> None
         await asyncio.sleep(0.5)
         await call.bye()
         await phone.expect("CALL_CLOSED")
-        assert hears(phone.heard()[-3000:], 440)
+        assert hears((await phone.heard())[-3000:], 440)
         await phone.dial("+4930555", ("127.0.0.1", center.tls_port if secure else center.port))
         other = await center.expect_call()
         await other.answer()

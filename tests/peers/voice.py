@@ -33,6 +33,12 @@ def write_wav(file: Path, pcm: Pcm) -> None:
         out.writeframes(pcm.astype("<i2").tobytes())
 
 
+def whole_wav(file: Path) -> bool:
+    """Whether a WAV file was closed by its writer: only then its header knows its length."""
+    header = file.read_bytes()[:44]
+    return len(header) == 44 and header[40:44] != bytes(4)
+
+
 class Voice(RtpPeer):
     """An RtpPeer whose `speak` sends a recording instead of a tone; G.711 only for recordings."""
 
