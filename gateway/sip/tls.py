@@ -192,7 +192,8 @@ def refusal(error: Exception) -> str:
         if reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER"):
             return "not_tls"
         return "handshake"
-    return "timeout" if isinstance(error, TimeoutError) else "connection"
+    # asyncio calls its handshake time-out an aborted connection.
+    return "timeout" if isinstance(error, TimeoutError | ConnectionAbortedError) else "connection"
 
 
 def accept_any_purpose(context: ssl.SSLContext) -> None:

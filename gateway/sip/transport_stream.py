@@ -108,9 +108,10 @@ class StreamFlow(asyncio.Protocol, Flow):
             self.lost.set_result(None)
         if not hasattr(self, "remote"):
             return
-        if exc is not None and not already:
+        if not already and (exc is not None or self.users > 0):
             # With TLS 1.3 a peer refuses our certificate only here, after the handshake (T7).
-            log.warning("event=connection-lost peer=%s outbound=%s reason=%r", self, self.outbound, str(exc))
+            reason = "closed by peer" if exc is None else str(exc)
+            log.warning("event=connection-lost peer=%s outbound=%s reason=%r", self, self.outbound, reason)
         self._owner.stream_closed(self)
 
     # -- Flow
