@@ -35,7 +35,8 @@ class SqlSink:
         await self._run(self._open)
 
     async def write(self, rows: Sequence[CallDetail]) -> None:
-        await self._run(lambda: self._write(rows))
+        if rows:
+            await self._run(lambda: self._write(rows))
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._dispose)

@@ -142,10 +142,7 @@ async def test_a_row_the_database_will_never_take_is_rejected(tmp_path: Path) ->
         await written(SqlSink(f"sqlite:///{tmp_path / 'x.db'}"), [make_row("a", reason=None)])
 
 
-async def test_a_database_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(SinkUnavailable) as caught:
-        await written(SqlSink("postgresql://tandem:secret@127.0.0.1:1/x"), [])
-    assert "secret" not in str(caught.value)
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(SinkUnavailable):
         await written(SqlSink(f"sqlite:///{tmp_path / 'x.db'}"), [])

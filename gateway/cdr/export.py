@@ -1,0 +1,109 @@
+"""Rows as JSON, JSON lines, CSV or a table for the terminal, as they come; constant memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from gateway.cdr.call_detail import CallDetail
+from gateway.cdr.columns import COLUMNS
+
+Rows = AsyncIterator[Sequence[CallDetail]]
+
+_NUMBER = re.compile(r"\+?[\d ().-]*")
+
+
+async def as_json(rows: Rows) -> AsyncIterator[str]:
+    """One JSON array, an object a row."""
+    separator = "[\n"
+    async for chunk in rows:
+        lines = ",\n".join(_json(row) for row in chunk)
+        yield separator + lines
+        separator = ",\n"
+    yield "[]\n" if separator == "[\n" else "\n]\n"
+
+
+async def as_json_lines(rows: Rows) -> AsyncIterator[str]:
+    """One JSON object a line."""
+    async for chunk in rows:
+        yield "".join(_json(row) + "\n" for row in chunk)
+
+
+async def as_csv(rows: Rows) -> AsyncIterator[str]:
+    """RFC 4180 with a header line; `detail` is JSON text in the last column.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front; plain numbers do not.
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow([column.name for column in COLUMNS])
+    yield _taken(buffer)
+    async for chunk in rows:
+        for row in chunk:
+            writer.writerow([_cell(value) for value in row.to_dict().values()])
+        yield _taken(buffer)
+
+
+FORMATS: dict[str, Callable[[Rows], AsyncIterator[str]]] = {
+    "application/json": as_json,
+    "application/x-ndjson": as_json_lines,
+    "text/csv": as_csv,
+}
+"""By media type, for an Accept header."""
+
+
+def as_table(rows: Sequence[CallDetail]) -> str:
+    """The columns an engineer looks for first, aligned, a line a row."""
+    titles = ("start (UTC)", "type", "from", "to", "connected", "pend", "talk", "hold", "end", "by", "code")
+    lines = [
+        titles,
+        *(
+            (
+                f"{row.start_time:%Y-%m-%d %H:%M:%S}",
+                row.type,
+                row.from_phone or "-",
+                row.original_destination_phone or "-",
+                row.connected_to_phone or "-",
+                str(row.pending_time),
+                str(row.talk_time),
+                str(row.hold_time),
+                row.disposition,
+                row.released_by,
+                f"{row.sip_code} {row.reason}",
+            )
+            for row in rows
+        ),
+    ]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(titles))]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
+    )
+
+
+def _json(row: CallDetail) -> str:
+    return json.dumps(row.to_dict(), ensure_ascii=False, separators=(",", ":"))
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if (
+        isinstance(value, str)
+        and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+        and not _NUMBER.fullmatch(value)
+    ):
+        return "'" + value
+    return value
+
+
+def _taken(buffer: io.StringIO) -> str:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text
