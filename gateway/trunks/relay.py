@@ -16,9 +16,12 @@ from __future__ import annotations
 import re
 
 from gateway.model import TrunkKind
+from gateway.sip.message_values import uri_headers
 from gateway.trunks.numbers import NumberPlan, to_e164
 from gateway.trunks.uris import HeaderSource, addresses, host_of, sip_uri, user_of
 
+_ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+"""An address of the inner network in the free text of an escaped Reason; Teams is not told it."""
 _MICROSOFT = re.compile(
     r"(?:^|\.)pstnhub\.(?:microsoft\.com|gov\.teams\.microsoft\.us|dod\.teams\.microsoft\.us)$"
 )
@@ -44,9 +47,11 @@ def _history(headers: HeaderSource, toward: TrunkKind, host: str, plan: NumberPl
         uri_text = entry.uri_text
         if toward is TrunkKind.DIRECT_ROUTING and _MICROSOFT.search(host_of(entry.uri)) is None:
             user = to_e164(user_of(entry.uri), plan)
-            _, question, escaped = uri_text.partition("?")
+            escaped = uri_headers(uri_text)
             params = ("user=phone",) if user.startswith("+") else ()
-            uri_text = sip_uri(user, host, params=params) + question + escaped
+            uri_text = sip_uri(user, host, params=params)
+            if escaped and _ADDRESS.search(escaped) is None:
+                uri_text += f"?{escaped}"
         params_text = "".join(
             f";{name}" if value is None else f";{name}={_quoted(value)}"
             for name, value in entry.params.items()

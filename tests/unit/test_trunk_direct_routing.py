@@ -289,7 +289,7 @@ def test_history_info_loses_foreign_hosts_and_keeps_microsofts_byte_exact() -> N
                 "History-Info",
                 f"{microsoft},<sip:030124@10.0.0.5:5070;x=y?Reason=SIP%3Bcause%3D486>;index=1.1",
             ),
-            ("History-Info", "<sip:ann@pbx.local>;index=1.2;mp=1"),
+            ("History-Info", "<sip:ann@pbx.local?Reason=SIP%3Btext%3D%2210.0.0.5%22>;index=1.2;mp=1"),
             ("History-Info", "unreadable<"),
             ("Diversion", "<sip:030124@10.0.0.5>"),
             ("User-to-User", "00FF;encoding=hex"),
