@@ -16,7 +16,7 @@ from gateway.config_models import Config
 from gateway.errors import MessageError, SipError
 from gateway.sip.message import Request, make_response
 from gateway.sip.profile import Profile
-from gateway.sip.resolver import Resolver
+from gateway.sip.resolver import Resolver, ResolverSettings
 from gateway.sip.session import Session
 from gateway.sip.session_ports import ServerTransactionPort
 from gateway.sip.tls import TlsSettings
@@ -50,9 +50,7 @@ class Telephony:
         clock = LoopClock()
         self.trunks = Trunks.from_config(config, version=metadata.version("tandem"))
         self.resolver = Resolver(
-            clock,
-            nameservers=config.resolver.nameservers,
-            hosts=config.resolver.hosts,
+            clock, ResolverSettings(nameservers=config.resolver.nameservers, hosts=config.resolver.hosts)
         )
         self.transports = TransportLayer(
             on_message=lambda message, flow: self.transactions.receive(message, flow),

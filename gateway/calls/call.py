@@ -184,7 +184,7 @@ class Call:
         async def over() -> None:
             await self.end(termination)
 
-        self.post(Command(over, asyncio.get_running_loop().create_future()))
+        self.post(Command(over))
 
     async def join(self) -> None:
         """Wait until the task has ended."""
@@ -215,7 +215,7 @@ class Call:
 
     @staticmethod
     def _refuse(signal: Signal) -> None:
-        if isinstance(signal, Command) and not signal.done.done():
+        if isinstance(signal, Command) and signal.done is not None and not signal.done.done():
             signal.done.set_exception(IllegalTransition("call", CallState.ENDED, "command"))
         elif isinstance(signal, FromSession) and isinstance(signal.event, OfferReceived | Referred):
             signal.event.reject(481)
@@ -591,18 +591,20 @@ class Call:
             await self.wiring.repatch(ports, self.legs)
             await self._media_moved(room.name, cause)
 
-        self.post(Command(follow, asyncio.get_running_loop().create_future()))
+        self.post(Command(follow))
 
 
-async def _run_command(run: Callable[[], Awaitable[Any]], done: asyncio.Future[Any]) -> None:
-    """A command's failure belongs to the one who gave it, not to the call."""
+async def _run_command(run: Callable[[], Awaitable[Any]], done: asyncio.Future[Any] | None) -> None:
+    """A command's failure belongs to the one who gave it and waits, not to the call."""
+    if done is None:
+        await run()
+        return
     try:
         result = await run()
     except Exception as error:
         if done.done():
             raise
         done.set_exception(error)
-        done.exception()
     else:
         if not done.done():
             done.set_result(result)

@@ -6,7 +6,7 @@ from gateway.calls.leg import Leg
 from gateway.errors import SipError
 from gateway.model import ReleasedBy, Result, Termination
 from gateway.sip.message import Message
-from gateway.trunks.reasons import correlation, parse_reasons, reason_text
+from gateway.trunks.reasons import SipAnswer, correlation, parse_reasons, reason_text
 
 
 def failure(error: SipError) -> Termination:
@@ -21,6 +21,11 @@ def warning(leg: Leg, error: SipError) -> tuple[str, str]:
     """Warning header (RFC 3261 20.43; 399 miscellaneous) with our name toward this peer."""
     text = error.text.replace("\\", "").replace('"', "'")
     return "Warning", f'399 {leg.trunk.profile(leg.tenant).contact_host} "{text}"'
+
+
+def refusal(leg: Leg, error: SipError) -> SipAnswer:
+    """The final response to an INVITE that we cannot serve as it is."""
+    return SipAnswer(error.code, "", (warning(leg, error), ("Reason", failure(error).reason_header)))
 
 
 def correlation_of(message: Message | None) -> str:

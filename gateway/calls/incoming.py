@@ -7,7 +7,7 @@ import logging
 from gateway.calls.call import Call
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Order
-from gateway.calls.endings import failure, warning
+from gateway.calls.endings import failure, refusal
 from gateway.calls.first_callee import FirstCallee
 from gateway.calls.leg import Leg
 from gateway.calls.routing import Routed, identify, origin_of, route_call
@@ -51,7 +51,7 @@ class Incoming:
         except SipError as error:
             log.warning("offer_refused call=%s leg=%s trunk=%s code=%d cause=%s",
                         call.id, leg.id, leg.trunk.name, error.code, error.text)  # fmt: skip
-            leg.refusal_headers = (warning(leg, error),)
+            leg.refusal = refusal(leg, error)
             await call.end(failure(error))
             return
         where = route_call(

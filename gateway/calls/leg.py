@@ -19,7 +19,7 @@ from gateway.sip.sdp import Codec
 from gateway.sip.sdp_policy import codecs_to_offer
 from gateway.sip.session import Session
 from gateway.sip.session_events import OfferReceived, SessionEvent
-from gateway.trunks.reasons import answer_for, bye_headers
+from gateway.trunks.reasons import SipAnswer, answer_for, bye_headers
 from gateway.trunks.trunk import Trunk
 from media.patchbay import Anchor, PatchBay
 from media.quality import LegStatistics
@@ -73,7 +73,7 @@ class Leg:
     number: the far party's number, "" when nobody knows it
     early:  its party hears what we patch although it has not answered or been answered yet
     held:   its party has put the call on hold by its description
-    refusal_headers: to add to our final response if the leg is refused (Warning)
+    refusal: our final response if it is our own judgement of the party's INVITE, not news of another leg
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Leg:
         self.early = False
         self.held = False
         self.correlation = ""
-        self.refusal_headers: tuple[tuple[str, str], ...] = ()
+        self.refusal: SipAnswer | None = None
         self.timers: list[TimerHandle] = []
         self._bay = bay
         self._anchor: Anchor | None = None
@@ -238,8 +238,8 @@ class Leg:
         self.advance(LegEdge.END)
         if self.session is not None:
             if waiting:
-                told = answer_for(termination, self.trunk.kind)
-                self.session.end(told.code, (*told.headers, *self.refusal_headers))
+                told = self.refusal or answer_for(termination, self.trunk.kind)
+                self.session.end(told.code, told.headers)
             else:
                 self.session.end(termination.sip_code, bye_headers(termination))
         return await self.anchor.close() if self._anchor is not None else LegStatistics()

@@ -96,7 +96,7 @@ class CallRegistry:
                 if leg.session is replaced and leg.trunk is origin.trunk:
                     takeover = Takeover(self.context, call, session, origin, leg)
                     session.handler = takeover.leg.handle
-                    call.post(Command(takeover, asyncio.get_running_loop().create_future()))
+                    call.post(Command(takeover))
                     return
         log.warning("replaces_refused trunk=%s code=481", origin.trunk.name)
         session.reject(481)

@@ -69,10 +69,13 @@ class MediaRestarted:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Work asked for from outside the call's task (API, drain); `done` gets its result or its exception."""
+    """Work asked for from outside the call's task (API, drain).
+
+    done: gets the result or the exception; None when nobody waits, then an exception is the call's own
+    """
 
     run: Callable[[], Awaitable[Any]]
-    done: asyncio.Future[Any] = field(repr=False)
+    done: asyncio.Future[Any] | None = field(default=None, repr=False)
 
 
 Signal = (

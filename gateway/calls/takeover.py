@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from gateway.calls.context import CallContext
-from gateway.calls.endings import failure, warning
+from gateway.calls.endings import failure, refusal
 from gateway.calls.leg import Leg
 from gateway.errors import SipError
 from gateway.events import LegTransferred
@@ -54,7 +54,7 @@ class Takeover:
         except SipError as error:
             log.warning("offer_refused call=%s leg=%s trunk=%s code=%d cause=%s",
                         call.id, leg.id, leg.trunk.name, error.code, error.text)  # fmt: skip
-            leg.refusal_headers = (warning(leg, error),)
+            leg.refusal = refusal(leg, error)
             await call.drop(leg, failure(error))
             return
         await self._swap()

@@ -1,0 +1,50 @@
+"""The main job: contact center to Teams and back, heard both ways, ended cleanly, with its row."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.calls.conftest import OpenHouse
+from tests.calls.house import CUSTOMER, EXPERT
+
+
+async def test_contact_center_calls_a_teams_user_and_both_hear_each_other(house: OpenHouse) -> None:
+    async with house() as h:
+        agent = await h.center.call(EXPERT)
+        expert = await h.teams.expect_invite()
+        expert.ring()
+        await agent.ringing()
+        await expert.answer()
+        await agent.answered()
+        answered = agent.rtp.now
+        await asyncio.gather(agent.rtp.hears(700), expert.rtp.hears(440))
+        first = agent.rtp.first_heard(700, since=answered)
+        assert first is not None
+        assert first - answered < 0.2
+        await agent.bye()
+        ended = expert.rtp.now
+        await expert.expect_end()
+        await h.quiet()
+        await asyncio.sleep(0.1)
+        assert not expert.rtp.heard(since=ended + 0.05)
+        [row] = h.rows()
+        assert row.from_phone == CUSTOMER
+        assert row.original_destination_phone == EXPERT
+        assert (row.caller_trunk, row.callee_trunk) == ("center", "teams")
+        assert row.disposition == "caller_terminated"
+
+
+async def test_a_teams_user_calls_the_contact_center(house: OpenHouse) -> None:
+    async with house() as h:
+        expert = await h.teams.invite(CUSTOMER)
+        agent = await h.center.expect_call()
+        agent.ring()
+        await expert.ringing()
+        await agent.answer()
+        await expert.answered()
+        await asyncio.gather(agent.rtp.hears(700), expert.rtp.hears(440))
+        await expert.hang_up()
+        await agent.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert row.caller_party_type == "teams_expert"

@@ -1,0 +1,115 @@
+"""Transfers that Teams asks for (facts/direct-routing.md 6.3; T17, T18)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.calls.conftest import OpenHouse
+from tests.calls.house import EXPERT, House
+from tests.peers.contact_center_call import CenterCall
+from tests.peers.teams_call import TeamsCall
+
+
+async def talking(h: House) -> tuple[CenterCall, TeamsCall]:
+    agent = await h.center.call(EXPERT)
+    expert = await h.teams.expect_invite()
+    await expert.answer()
+    await agent.answered()
+    await asyncio.gather(agent.rtp.hears(700), expert.rtp.hears(440))
+    return agent, expert
+
+
+async def test_t18_blind_transfer_survives_the_transferors_bye_280_ms_after_the_202(house: OpenHouse) -> None:
+    async with house() as h:
+        agent, expert = await talking(h)
+        referral = await expert.refer(length=500, bye_after=0.28)
+        colleague = await h.teams.expect_invite(tone=900.0)
+        assert colleague.invited is not None
+        assert colleague.invited.request.uri == referral.uri
+        assert len(referral.uri) == 500
+        assert colleague.invited.request.get("Referred-By").startswith("<sip:")
+        assert b"a=sendrecv" in colleague.invited.request.body
+        colleague.ring()
+        await colleague.answer()
+        await asyncio.gather(agent.rtp.hears(900), colleague.rtp.hears(440))
+        assert not agent.ended
+        await agent.bye()
+        await colleague.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert row.talk_time >= 0
+
+
+async def test_the_transferor_hangs_up_after_the_final_notify(house: OpenHouse) -> None:
+    async with house() as h:
+        agent, expert = await talking(h)
+        referral = await expert.refer()
+        colleague = await h.teams.expect_invite(tone=900.0)
+        colleague.ring()
+        await colleague.answer()
+        assert await referral.finished() == "SIP/2.0 200 OK"
+        await asyncio.gather(agent.rtp.hears(900), colleague.rtp.hears(440))
+        await expert.hang_up()
+        await asyncio.sleep(0.1)
+        await agent.rtp.hears(900)
+        await colleague.hang_up()
+        await agent.expect_end()
+
+
+async def test_a_refused_transfer_gives_the_original_party_back(house: OpenHouse) -> None:
+    async with house() as h:
+        agent, expert = await talking(h)
+        referral = await expert.refer()
+        colleague = await h.teams.expect_invite(tone=900.0)
+        await colleague.decline(603)
+        assert (await referral.finished()).startswith("SIP/2.0 603")
+        await asyncio.gather(agent.rtp.hears(700), expert.rtp.hears(440))
+        await agent.bye()
+        await expert.expect_end()
+
+
+async def test_the_waiting_party_hangs_up_during_the_transfer(house: OpenHouse) -> None:
+    async with house() as h:
+        agent, expert = await talking(h)
+        await expert.refer(bye_after=0.05)
+        colleague = await h.teams.expect_invite()
+        colleague.ring()
+        await agent.bye()
+        await colleague.expect_end()
+
+
+async def test_invite_with_replaces_swaps_the_bridge(house: OpenHouse) -> None:
+    async with house() as h:
+        agent, expert = await talking(h)
+        taker = await h.teams.replaces(expert, tone=900.0)
+        await taker.answered()
+        await expert.expect_end()
+        await asyncio.gather(agent.rtp.hears(900), taker.rtp.hears(440))
+        await taker.hang_up()
+        await agent.expect_end()
+
+
+async def test_hold_by_refer_to_music_and_retrieval_by_replaces(house: OpenHouse) -> None:
+    """Facts 5: hold is transfer plumbing on some trunks."""
+    async with house() as h:
+        agent, expert = await talking(h)
+        music = await expert.hold_by_refer(tone=350.0)
+        await agent.rtp.hears(350)
+        back = await music.retrieve(tone=700.0)
+        await back.answered()
+        await asyncio.gather(agent.rtp.hears(700), back.rtp.hears(440))
+        await agent.bye()
+        await back.expect_end()
+
+
+async def test_t22_a_refer_to_a_foreign_host_is_refused(house: OpenHouse) -> None:
+    async with house() as h:
+        agent, expert = await talking(h)
+        await expert.ready()
+        answer = await expert.send(
+            "REFER", [("REFER-TO", "<sip:+4912345@evil.example.net>"), ("REFERRED-BY", "<sip:x@y>")]
+        ).final()
+        assert answer.code == 403
+        await asyncio.gather(agent.rtp.hears(700), expert.rtp.hears(440))
+        await agent.bye()
+        await expert.expect_end()
