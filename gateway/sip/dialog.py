@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from gateway.sip.session_values import (
     tokens,
     uri_of,
 )
+
+log = logging.getLogger("tandem.sip")
 
 RESTORE_GAP = 1000
 """Added to our CSeq when a dialog comes back from a record: requests sent after it was written are not in it,
@@ -77,9 +80,7 @@ class Dialog:
 
     def refresh_target(self, message: Message) -> None:
         """Target refresh (RFC 3261 12.2): INVITE, UPDATE and their 2xx move the peer's Contact."""
-        contacts = header_list(message.headers, "Contact")
-        if contacts:
-            self.remote_target = uri_of(contacts[0])
+        self.remote_target = _contact_uri(message, self.remote_target)
 
     def allows(self, method: str, *, strict: bool) -> bool:
         """Whether the peer may be sent `method`: known to be listed, or not known and we are not strict."""
@@ -164,9 +165,9 @@ def from_response(request: Request, response: Response, contact: str) -> Dialog:
     """The dialog a 1xx (with a To tag) or 2xx to our INVITE creates (RFC 3261 12.1.2); Route is its
     Record-Route reversed.
 
-    A peer that forgot its Contact is reached at the Request-URI.
+    A peer that forgot its Contact, or garbled it, is reached at the Request-URI: its 2xx must be
+    acknowledged.
     """
-    contacts = header_list(response.headers, "Contact")
     cseq = cseq_of(request)
     dialog = Dialog(
         call_id=request.headers["Call-ID"],
@@ -176,8 +177,8 @@ def from_response(request: Request, response: Response, contact: str) -> Dialog:
         remote_party=response.headers["To"],
         local_cseq=cseq,
         remote_cseq=-1,
-        route_set=list(reversed(header_list(response.headers, "Record-Route"))),
-        remote_target=uri_of(contacts[0]) if contacts else request.uri_text,
+        route_set=_readable_routes(response)[::-1],
+        remote_target=_contact_uri(response, request.uri_text),
         role="uac",
         contact=contact,
         invite_cseq=cseq,
@@ -193,6 +194,9 @@ def from_request(request: Request, local_tag: str, contact: str) -> Dialog:
         raise MessageError(400, "Missing Contact in INVITE")
     cseq = cseq_of(request)
     to = request.headers["To"]
+    routes = header_list(request.headers, "Record-Route")
+    for route in routes:
+        uri_of(route)
     dialog = Dialog(
         call_id=request.headers["Call-ID"],
         local_tag=local_tag,
@@ -201,7 +205,7 @@ def from_request(request: Request, local_tag: str, contact: str) -> Dialog:
         remote_party=request.headers["From"],
         local_cseq=0,
         remote_cseq=cseq,
-        route_set=header_list(request.headers, "Record-Route"),
+        route_set=routes,
         remote_target=uri_of(contacts[0]),
         role="uas",
         contact=contact,
@@ -209,3 +213,24 @@ def from_request(request: Request, local_tag: str, contact: str) -> Dialog:
     )
     dialog.learn(request)
     return dialog
+
+
+def _contact_uri(message: Message, otherwise: str) -> str:
+    """The first Contact's URI, or `otherwise` when there is none that can be read."""
+    try:
+        contacts = header_list(message.headers, "Contact")
+        return uri_of(contacts[0]) if contacts else otherwise
+    except MessageError:
+        log.warning("contact_unreadable call_id=%s", message.headers.get("Call-ID"))
+        return otherwise
+
+
+def _readable_routes(response: Response) -> list[str]:
+    try:
+        routes = header_list(response.headers, "Record-Route")
+        for route in routes:
+            uri_of(route)
+    except MessageError:
+        log.warning("record_route_unreadable call_id=%s", response.headers.get("Call-ID"))
+        return []
+    return routes

@@ -23,6 +23,8 @@ from gateway.sip.transport_types import Target, TransportKind
 log = logging.getLogger("tandem.sip")
 
 Place = Flow | Target
+MAX_REDIALS = 3
+"""Other addresses tried for one request inside a dialog whose connection is gone."""
 MAX_ATTEMPTS = 4
 """Sendings of one request: first, two challenges (401 and 407), one lost connection or stale nonce."""
 
@@ -61,6 +63,7 @@ class Link:
         self._resolver = resolver
         self._tasks = tasks
         self._jobs: deque[_Job] = deque()
+        self._dead: set[Place] = set()
 
     @property
     def kind(self) -> TransportKind:
@@ -78,12 +81,17 @@ class Link:
 
     def went_by(self, transaction: ClientTransactionPort | None) -> None:
         """Our request was answered: its flow is the one to keep using."""
+        self._dead.clear()
         flow = transaction.flow if transaction is not None else None
         if isinstance(flow, Flow) and not isinstance(self.place, Flow):
             self.place, self._kind = flow, flow.kind
 
-    def lost(self) -> None:
-        """The connection failed under a request: dial the dialog's next hop from now on."""
+    def lost(self, place: Place | None) -> None:
+        """`place` failed under a request: dial the dialog's next hop from now on, another of its
+        addresses.
+        """
+        if place is not None:
+            self._dead.add(place)
         self.place = None
 
     def submit(
@@ -144,9 +152,8 @@ class Link:
             same = hop.host in (place.address, place.name)
             if same:
                 return place
-        if hop.is_address:
-            return Target(kind, hop.host, port)
-        return None
+        direct = Target(kind, hop.host, port)
+        return direct if hop.is_address and direct not in self._dead else None
 
     def _kind_of(self, hop: Hop) -> TransportKind:
         """The URI's transport; without one we stay on the transport the dialog is on (T11: Contact without
@@ -180,8 +187,9 @@ class Link:
             targets = await self._resolver.resolve(hop.host, hop.port, self._kind_of(hop))
         except SipError:
             targets = []
-        if targets:
-            return targets[0]
+        for target in targets:
+            if target not in self._dead:
+                return target
         if isinstance(self.place, Flow) and not self.place.closed:
             return self.place
         raise TransportError(f"no address for {hop.host}")
@@ -225,7 +233,8 @@ class Exchange:
         self._on_failure = on_failure
         self._attempts = 0
         self._answered: frozenset[tuple[str, str]] = frozenset()
-        self._redialled = False
+        self._place: Place | None = None
+        self._redials = 0
 
     @property
     def cseq(self) -> int:
@@ -250,6 +259,7 @@ class Exchange:
         request = self.request
 
         def at(place: Place) -> None:
+            self._place = place
             self.transaction = self.link.transactions.request(
                 request,
                 place,
@@ -292,14 +302,11 @@ class Exchange:
         if attempt != self._attempts:
             return
         in_dialog = bool(self.dialog.remote_tag)
-        if (
-            isinstance(error, TransportError)
-            and in_dialog
-            and not self._redialled
-            and self.link.place is not None
-        ):
-            self._redialled = True
-            self.link.lost()
-            self.send()
-            return
+        if isinstance(error, TransportError) and in_dialog and self._redials < MAX_REDIALS:
+            place, self._place = self._place, None
+            if place is not None:
+                self._redials += 1
+                self.link.lost(place)
+                self.send()
+                return
         self._on_failure(error)

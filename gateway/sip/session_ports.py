@@ -65,5 +65,5 @@ class ResolverPort(Protocol):
     """RFC 3263."""
 
     async def resolve(
-        self, uri_or_host: str, port: int | None = None, kind: TransportKind | None = None
+        self, where: str, /, port: int | None = None, kind: TransportKind | None = None
     ) -> list[Target]: ...

@@ -113,7 +113,6 @@ class StageTransactions:
         self.timers = timers
         self.sent: list[Sent] = []
         self.acks: list[Request] = []
-        self.broken: set[int] = set()
 
     def request(
         self,
@@ -137,6 +136,7 @@ class StageResolver:
     def __init__(self) -> None:
         self.asked: list[tuple[str, int | None, TransportKind | None]] = []
         self.known: dict[str, str] = {}
+        self.more: dict[str, list[str]] = {}
 
     async def resolve(
         self, uri_or_host: str, port: int | None = None, kind: TransportKind | None = None
@@ -144,7 +144,9 @@ class StageResolver:
         self.asked.append((uri_or_host, port, kind))
         if uri_or_host not in self.known:
             raise TransportError(f"unknown name {uri_or_host}")
-        return [Target(kind or TransportKind.UDP, self.known[uri_or_host], port or 5061, uri_or_host)]
+        addresses = [self.known[uri_or_host], *self.more.get(uri_or_host, [])]
+        kind = kind or TransportKind.UDP
+        return [Target(kind, address, port or 5061, uri_or_host) for address in addresses]
 
 
 class Stage:

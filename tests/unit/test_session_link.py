@@ -132,6 +132,37 @@ async def test_lost_connection_under_a_request_is_dialled_once_more() -> None:
     stage.assert_clean()
 
 
+async def test_the_next_address_of_a_name_is_tried_when_one_does_not_connect() -> None:
+    stage = Stage()
+    name = "api-du-a.pstnhub.example.test"
+    stage.resolver.known[name] = "192.0.2.50"
+    stage.resolver.more[name] = ["192.0.2.51"]
+    session = stage.established_out(contact=TEAMS_CONTACT)
+    stage.flow.is_closed = True
+    session.bye()
+    await settle()
+    stage.wire.sent[-1].on_failure(TransportError("connection refused"))
+    await settle()
+    assert stage.wire.sent[-1].place == Target(TransportKind.TLS, "192.0.2.51", 443, name)
+    stage.wire.sent[-1].answer(200)
+    stage.assert_clean()
+
+
+def test_garbled_contact_or_record_route_in_a_2xx_still_gets_its_ack() -> None:
+    stage = Stage()
+    session = stage.established_out(contact="<<<", headers=[("Record-Route", "<sip:x")])
+    assert stage.wire.acks[0].uri_text == "sip:+4930123@sip.example.test;transport=tls"
+    assert stage.wire.acks[0].headers.get("Route") is None
+    session.bye()
+    stage.wire.sent[-1].answer(200)
+    stage.assert_clean()
+
+
+def test_garbled_record_route_in_an_invite_is_400() -> None:
+    stage = Stage()
+    assert stage.invited(headers=[("Record-Route", "<<a")]).codes == [400]
+
+
 async def test_481_to_a_request_of_ours_ends_the_session() -> None:
     stage = Stage()
     session = stage.established_out()
