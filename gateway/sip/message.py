@@ -16,6 +16,7 @@ from sipmessage.message import COMPACT_FORMS
 from gateway.errors import MessageError
 from gateway.sip.message_build import (
     BRANCH_COOKIE,
+    ECHOED,
     PHRASES,
     make_request,
     make_response,
@@ -192,7 +193,8 @@ def _answerable(message: Message) -> Request | None:
     ):
         return None
     lines = message.headers.getlist("Via")
-    if not lines or any("\r" in line or "\n" in line for line in lines):
+    echoed = [value for name in ECHOED for value in message.headers.getlist(name)]
+    if not lines or any("\r" in value or "\n" in value for value in echoed):
         return None
     try:
         message.top_via  # noqa: B018

@@ -16,6 +16,8 @@ from gateway.sip.message_types import Request, Response
 from gateway.sip.message_values import parse_name_addr
 
 BRANCH_COOKIE = "z9hG4bK"
+ECHOED = ("Via", "From", "To", "Call-ID", "CSeq")
+"""What every response copies from its request."""
 
 PHRASES = {
     100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued", 183: "Session Progress",
@@ -57,7 +59,7 @@ def make_response(
     response = Response(code, phrase if phrase is not None else PHRASES.get(code, "Unknown"), body)
     response.charset = request.charset
     copied = response.headers
-    for name in ("Via", "From", "To", "Call-ID", "CSeq"):
+    for name in ECHOED:
         values = request.headers.getlist(name)
         if values:
             copied.setlist(name, list(values) if name == "Via" else values[:1])
