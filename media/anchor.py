@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.errors import MediaError, MediaRejected, SdpError
@@ -19,12 +20,20 @@ from gateway.sip.sdp import SUITE, AudioDescription, Codec, Direction, parse_des
 from gateway.sip.sdp_compose import Description, stamp_origin
 from gateway.sip.sdp_policy import MediaPolicy, Selection, admit_answer, admit_offer
 from media.engine_leg import LIFETIME, EngineLeg, Outside, Party, Target
+from media.mki import MkiSearch
 from media.quality import LegStatistics, read_statistics
 
 if TYPE_CHECKING:
     from media.patchbay import PatchBay
 
 log = logging.getLogger("tandem.media")
+
+_DIGITS = "0123456789*#ABCD"
+_PRIMING = 0.2
+"""Seconds until rtpengine's codec engine has seen a packet to put an event behind."""
+_AFTER_DIGIT = 0.1
+_FIRST_LOOK, _LAST_LOOK = 0.25, 2.0
+"""Seconds between looks at whether the party's packets can be authenticated."""
 
 
 class Anchor:
@@ -50,6 +59,10 @@ class Anchor:
         self._selection: Selection | None = None
         self._offered: Description | None = None
         self._local: Description | None = None
+        self._music: tuple[Path, bool] | None = None
+        self._interrupted: Target | None = None
+        self._mki: MkiSearch | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     # ---- what others need to know ----------------------------------------------------------------
 
@@ -82,7 +95,7 @@ class Anchor:
 
     async def start_from_offer(self, remote: AudioDescription, selection: Selection) -> None:
         """Take the party's first offer. For PatchBay."""
-        await self._engine.offered(_party(remote, selection, selection.codec))
+        await self._engine.offered(_party(remote, selection, selection.codecs))
         self._note(remote, selection)
 
     async def start_with_offer(self, codecs: Sequence[Codec], telephone_event: int | None) -> bytes:
@@ -109,6 +122,7 @@ class Anchor:
             outside = await self._engine.answer(chosen)
             self.codec = chosen
             self._local = self._answer_text(outside, self.remote, selection)
+            self._listen()
             return self._local.text()
 
     async def accept_answer(self, body: bytes) -> None:
@@ -118,12 +132,15 @@ class Anchor:
             if self._offered is None:
                 raise MediaRejected("there is no offer that could be answered")
             selection = admit_answer(remote, parse_description(self._offered.text()), self.policy)
-            party = self._keep_address(_party(remote, selection, selection.codec))
+            party = self._engine_party(remote, selection, selection.codec)
             before = (self.codec, self.telephone_event)
-            if party != self._engine.party:
+            changed = party != self._engine.party
+            if changed:
                 await self._engine.answered(party)
             self.codec = selection.codec
             self._note(remote, selection)
+            if changed:
+                self._listen()
         if before[0] is not None and before != (self.codec, self.telephone_event):
             await self._bay.renew_bridge(self)
 
@@ -137,13 +154,16 @@ class Anchor:
             before = (self.codec, self.telephone_event)
             codec = self.codec if self.codec in selection.codecs else selection.codec
             assert codec is not None
-            party = self._keep_address(_party(remote, selection, codec))
+            party = self._engine_party(remote, selection, codec)
             outside = self._engine.outside
-            if party != self._engine.party or outside is None:
+            changed = party != self._engine.party or outside is None
+            if changed or outside is None:
                 await self._engine.offered(party)
                 outside = await self._engine.answer(codec)
             self.codec = codec
             self._note(remote, selection)
+            if changed:
+                self._listen()
             self._local = self._answer_text(replace(outside, tag=party.tag), remote, selection)
             self._offered = None
             text = self._local.text()
@@ -170,23 +190,101 @@ class Anchor:
     # ---- what the party hears --------------------------------------------------------------------
 
     async def park(self) -> None:
-        """Connect the party to nothing: it hears nothing and nobody hears it."""
+        """Connect the party to nothing: it hears nothing and nobody hears it. Ends music, too."""
         self._bay.forget_bridge(self)
         async with self._lock:
+            await self._silence()
             await self._engine.point(None)
 
     async def patch(self, port: int, codec: Codec | None = None, telephone_event: int | None = None) -> None:
-        """Connect the party to `port` on 127.0.0.1 where `codec` is spoken (default: the party's own)."""
-        self._bay.forget_bridge(self)
-        await self.connect(port, codec, telephone_event)
+        """Connect the party to `port` on 127.0.0.1; None: the party's own codec, its own event number.
 
-    async def connect(self, port: int, codec: Codec | None, telephone_event: int | None) -> None:
+        Another codec there is converted. Another event number is not: digits would be lost, so a room has to
+        answer with the number it is offered.
+        """
+        spoken = codec or self.codec
+        if spoken is None:
+            raise MediaRejected("the leg has no codec yet")
+        self._bay.forget_bridge(self)
+        await self.connect(Target(port, spoken, telephone_event or self.telephone_event))
+
+    async def connect(self, target: Target) -> None:
         """`patch` for PatchBay, which keeps its bridges in mind itself."""
         async with self._lock:
-            spoken = codec or self.codec
-            if spoken is None:
-                raise MediaRejected("the leg has no codec yet")
-            await self._engine.point(Target(port, spoken, telephone_event))
+            await self._silence()
+            await self._engine.point(target)
+
+    async def play(self, file: Path, *, repeat: bool = True) -> None:
+        """Let the party hear a file (of `music.prepare`) instead of whom it is connected to.
+
+        rtpengine would send both at once (facts media-prototype 4), so it is parked for the time of it.
+        Another file replaces the first. It ends with `stop_playing`, `park`, `patch` or a bridge.
+        """
+        async with self._lock:
+            if not self._engine.established:
+                raise MediaRejected("the party has not been answered, it cannot hear anything yet")
+            if self._music is None:
+                self._interrupted = self._engine.target
+                if self._interrupted is not None:
+                    await self._engine.point(None)
+            self._music = (file, repeat)
+            await self._engine.play(file, repeat=repeat)
+
+    async def stop_playing(self) -> None:
+        """End the music; the party is connected again as it was before `play`. Nothing when none plays."""
+        async with self._lock:
+            if self._music is not None:
+                await self._silence()
+                if self._interrupted is not None:
+                    await self._engine.point(self._interrupted)
+
+    @property
+    def playing(self) -> bool:
+        """It was told to play; the end of a file that does not repeat is not noticed."""
+        return self._music is not None
+
+    async def send_digit(self, digit: str, ms: int = 160) -> None:
+        """Press 0-9, *, # or A-D toward the party for `ms` milliseconds; returns when it is over.
+
+        The event is put into the stream of whom the party hears: MediaRejected when that is nobody, or when
+        it takes no telephone-event. It may get lost while that other one is pressing digits, too.
+        """
+        if digit not in _DIGITS or self.telephone_event is None:
+            raise MediaRejected(
+                "not a digit" if digit not in _DIGITS else "the party takes no telephone-event"
+            )
+        async with self._lock:
+            if await self._engine.inject():
+                await asyncio.sleep(_PRIMING)
+            await self._engine.send_digit(_DIGITS.index(digit), ms)
+            await asyncio.sleep(ms / 1000 + _AFTER_DIGIT)
+
+    # ---- after a restart of rtpengine -----------------------------------------------------------------
+
+    async def reconnect(self) -> None:
+        """Connect everything again: a restored call has lost its source lock and its music.
+
+        The lock comes back with a target that has changed, so the leg is parked in between.
+        """
+        async with self._lock:
+            if not self._engine.established:
+                return
+            target, music = self._engine.target, self._music
+            await self._engine.point(None)
+            if music is not None:
+                await self._engine.play(music[0], repeat=music[1])
+            elif target is not None:
+                await self._engine.point(target)
+
+    async def created(self) -> int:
+        """When rtpengine made the leg, wall-clock seconds; MediaRejected when it knows none."""
+        reply = await self._engine.query()
+        moment = reply.get("created")
+        return moment if isinstance(moment, int) else 0
+
+    @property
+    def srtp(self) -> bool:
+        return self._engine.srtp
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -200,12 +298,20 @@ class Anchor:
             return LegStatistics()
         self.closed = True
         self._bay.forget(self)
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
         async with self._lock:
             try:
                 return read_statistics(await self._engine.delete())
             except MediaError as error:
                 log.warning("delete_failed leg=%s cause=%s", self.leg, error)
                 return LegStatistics()
+
+    async def _silence(self) -> None:
+        if self._music is not None:
+            self._music = None
+            await self._engine.stop_playing()
 
     # ---- inside ----------------------------------------------------------------------------------
 
@@ -214,12 +320,54 @@ class Anchor:
         self._selection = selection
         self.telephone_event = selection.telephone_event
 
-    def _keep_address(self, party: Party) -> Party:
-        """An address 0.0.0.0 says "hold" and nothing else: rtpengine keeps the one it knows."""
-        known = self._engine.party
+    def _engine_party(self, remote: AudioDescription, selection: Selection, codec: Codec) -> Party:
+        """The party as rtpengine shall see it now.
+
+        An address 0.0.0.0 says "hold" and nothing else: the one known stays. Likewise what was found out
+        about its MKI, as long as it announces the same one.
+        """
+        party, known = _party(remote, selection, (codec,)), self._engine.party
         if known is not None and party.address in ("0.0.0.0", "::"):
-            return replace(party, address=known.address, port=known.port, rtcp_port=known.rtcp_port)
+            party = replace(party, address=known.address, port=known.port, rtcp_port=known.rtcp_port)
+        if self._mki is not None and self._mki.announced == party.mki:
+            party = replace(party, mki=self._mki.reading)
         return party
+
+    def _listen(self) -> None:
+        """From a new SRTP description on until the first packet that can be authenticated."""
+        if self._selection is None or self._selection.crypto is None:
+            return
+        announced = self._selection.crypto.mki
+        if self._mki is None or self._mki.announced != announced:
+            self._mki = MkiSearch(announced)
+        self._mki.restart()
+        if self._listening is None or self._listening.done():
+            self._listening = asyncio.get_running_loop().create_task(
+                self._search(self._mki), name="mki-search"
+            )
+
+    async def _search(self, search: MkiSearch) -> None:
+        pause = _FIRST_LOOK
+        while not self.closed:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, _LAST_LOOK)
+            try:
+                figures = await self.statistics()
+                found = search.look(figures.packets_received, figures.errors)
+                if found:
+                    return
+                if found is False:
+                    async with self._lock:
+                        await self._try_reading(search)
+            except MediaError as error:
+                log.debug("mki_search_paused leg=%s cause=%s", self.leg, error.text)
+
+    async def _try_reading(self, search: MkiSearch) -> None:
+        party = self._engine.party
+        if party is None or search is not self._mki:
+            return
+        log.info("mki_reading leg=%s bytes=%d", self.leg, search.reading[1] if search.reading else 0)
+        await self._engine.answered(replace(party, mki=search.reading))
 
     def _answer_text(self, outside: Outside, remote: AudioDescription, selection: Selection) -> Description:
         assert self.codec is not None
@@ -281,12 +429,12 @@ class Anchor:
         return outside.port if rtcp_mux and self.remote is not None else outside.port + 1
 
 
-def _party(remote: AudioDescription, selection: Selection, codec: Codec) -> Party:
+def _party(remote: AudioDescription, selection: Selection, codecs: tuple[Codec, ...]) -> Party:
     crypto = selection.crypto
     return Party(
         address=remote.address,
         port=remote.port,
-        codecs=(codec,),
+        codecs=codecs,
         telephone_event=selection.telephone_event,
         key=crypto.key if crypto else None,
         tag=crypto.tag if crypto else 1,

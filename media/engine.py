@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gateway.errors import MediaUnavailable
+from media.digits import Digit, DigitListener
 from media.engine_leg import EngineOptions
 from media.process import Daemon, last_line, spawn
 from media.rtpengine import NgClient
@@ -74,19 +75,27 @@ class Engine:
     ng:           the client; the same object through all restarts
     on_restarted: called in the loop each time rtpengine is back after it had been away; legs have to be
                   connected again then (PatchBay.restored)
+    on_digit:     called in the loop for each digit that a party pressed (embedded engine only)
     up:           it answered the last ping
     dtmf_port:    where on 127.0.0.1 the embedded rtpengine reports digits, kept over restarts; else 0
     """
 
-    def __init__(self, settings: EngineSettings, on_restarted: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        on_restarted: Callable[[], None] = lambda: None,
+        on_digit: Callable[[Digit], None] = lambda digit: None,
+    ) -> None:
         self.settings = settings
         self.on_restarted = on_restarted
+        self.on_digit = on_digit
         self.ng = NgClient()
         self.up = False
         self.adopted = False
         self.restarts = 0
         self._state: _State | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._digits: asyncio.DatagramTransport | None = None
 
     @property
     def embedded(self) -> bool:
@@ -111,6 +120,7 @@ class Engine:
         """Adopt what runs or start it; MediaUnavailable when it does not come up."""
         if self.embedded:
             await self._start_embedded()
+            await self._hear_digits()
         else:
             await self.ng.connect(_address(self.settings.rtpengine))
             await self.ng.ping()
@@ -125,6 +135,9 @@ class Engine:
             self._watch = None
         self.up = False
         self.ng.close()
+        if self._digits is not None:
+            self._digits.close()
+            self._digits = None
         await asyncio.sleep(0)
 
     async def stop(self) -> None:
@@ -135,6 +148,17 @@ class Engine:
             await asyncio.gather(state.rtpengine.stop(), state.redis.stop())
             self._state = None
             self._file.unlink(missing_ok=True)
+
+    async def _hear_digits(self) -> None:
+        """Without it digits still reach the other party; only nobody here is told."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._digits, _ = await loop.create_datagram_endpoint(
+                lambda: DigitListener(lambda digit: self.on_digit(digit)),
+                local_addr=("127.0.0.1", self.dtmf_port),
+            )
+        except OSError as error:
+            log.error("digit_port_taken port=%d cause=%s", self.dtmf_port, error.strerror)
 
     # ---- embedded ------------------------------------------------------------------------------------
 

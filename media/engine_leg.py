@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from gateway.errors import MediaRejected
@@ -22,6 +23,9 @@ PARKED: Final = 9
 """Inside port of a leg that is connected to nothing (discard)."""
 LOOPBACK: Final = "127.0.0.1"
 LIFETIME: Final = "|2^31"
+_FOREVER: Final = 1_000_000
+_OPUS: Final = "opus/48000/2"
+_CROSSING_CODECS: Final = (_OPUS, "telephone-event")
 
 _LOCKED: Final = ("port-latching", "strict-source", "endpoint-learning-off")
 _LEARNING: Final = ("port-latching", "strict-source", "endpoint-learning-heuristic")
@@ -60,9 +64,12 @@ class Party:
     rtcp_port: int | None = None
     rtcp_mux: bool = False
 
-    def text(self, *, tag: int | None = None) -> str:
-        """Its description; `tag` replaces the crypto tag (an answer has to repeat the offer's)."""
-        lines = []
+    def text(self, *, tag: int | None = None, reserved: Sequence[int] = ()) -> str:
+        """Its description; `tag` replaces the crypto tag (an answer has to repeat the offer's).
+
+        reserved: payload types that rtpengine shall not give to a codec of its own
+        """
+        lines = [f"a=rtpmap:{number} X-RESERVED-{number}/8000" for number in reserved]
         if self.key is not None:
             mki = f"|{self.mki[0]}:{self.mki[1]}" if self.mki else ""
             lines.append(
@@ -73,7 +80,29 @@ class Party:
         elif self.rtcp_port is not None:
             lines.append(f"a=rtcp:{self.rtcp_port}")
         profile = "RTP/AVP" if self.key is None else "RTP/SAVP"
-        return _description(self.address, self.port, profile, self.codecs, self.telephone_event, lines)
+        return _description(
+            self.address, self.port, profile, self.codecs, self.telephone_event, lines, reserved=reserved
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """What two legs speak inside when their telephone-events have different numbers.
+
+    rtpengine passes event packets on unchanged, also while it converts speech, unless the clock changes with
+    the codec. So both legs speak Opus at 48000 inside: each renumbers and rescales between that and its
+    party. It costs 5 % of a core: a leg that is still to be called is better offered the other one's number.
+    """
+
+    codec_number: int
+    event_number: int
+    reserved: tuple[int, ...]
+
+
+def crossing(one: int, other: int) -> Crossing:
+    """For parties with these event numbers; rtpengine takes the first free ones from 96 on."""
+    first = next(n for n in range(96, 127) if not {n, n + 1} & {one, other})
+    return Crossing(first, first + 1, tuple(range(96, first)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +112,7 @@ class Target:
     port: int
     codec: Codec
     telephone_event: int | None
+    crossing: Crossing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +148,7 @@ class EngineLeg:
     """The calls of the ng protocol for one leg. Not guarded: `Anchor` lets one command run at a time.
 
     established: an offer and an answer have gone through, so that it can be re-pointed
+    injecting:   rtpengine's codec engine is on for this leg, so that it can make digits of its own
     """
 
     def __init__(self, ng: NgClient, leg: LegId, options: EngineOptions, *, srtp: bool, learn: bool) -> None:
@@ -131,6 +162,7 @@ class EngineLeg:
         self.inside_port = 0
         self.target: Target | None = None
         self.established = False
+        self.injecting = False
 
     # ---- we call the party -----------------------------------------------------------------------
 
@@ -171,11 +203,7 @@ class EngineLeg:
                 from_tag="ext",
                 to_tag=None if first else "int",
                 sdp=party.text(),
-                rtcp_mux=["demux"],
-                transport_protocol="RTP/AVP",
-                direction=self._direction(first, outward=False),
-                flags=self._ext_flags,
-                SDES=_SDES,
+                **self._toward_int(first=first),
             )
         except BaseException:
             if first:
@@ -188,14 +216,15 @@ class EngineLeg:
         """Our answer to `offered`, spoken in `codec`; patched as before when it was patched."""
         party = self._known_party()
         target = self.target
-        direct = target is not None and target.codec is codec
+        self.party = replace(party, codecs=(codec,))
+        direct = target is not None and target.codec is codec and target.crossing is None
         spoken = target if target is not None and direct else Target(PARKED, codec, party.telephone_event)
         reply = await self._send(
             "answer",
             from_tag="ext",
             to_tag="int",
             sdp=_description(LOOPBACK, spoken.port, "RTP/AVP", [codec], spoken.telephone_event),
-            flags=_LOCKED,
+            flags=(*_LOCKED, *self._more_flags),
             SDES=_SDES,
         )
         outside = self._unchanged(_outside(reply))
@@ -206,12 +235,20 @@ class EngineLeg:
 
     # ---- patching --------------------------------------------------------------------------------
 
-    async def point(self, target: Target | None, *, rekey: bool = False) -> Outside:
-        """Connect the inside half to `target`, None for nothing."""
+    async def point(self, target: Target | None) -> None:
+        """Connect the inside half to `target`, None for nothing; before our first answer: then."""
         self.target = target
+        if not self.established:
+            return
+        if target is not None and target.crossing is not None:
+            self._unchanged(await self._cross(target, target.crossing))
+        else:
+            self._unchanged(await self._point(target))
+
+    async def _point(self, target: Target | None) -> Outside:
         party = self._known_party()
-        spoken = target or Target(PARKED, party.codecs[0], party.telephone_event)
         codec = party.codecs[0]
+        spoken = target or Target(PARKED, codec, party.telephone_event)
         conversion: dict[str, Value] | None = None
         if spoken.codec is not codec:
             conversion = {"mask": [str(spoken.codec)], "transcode": [str(codec)]}
@@ -225,9 +262,38 @@ class EngineLeg:
         )
         outside = _outside(reply)
         await self._send(
-            "answer", from_tag="int", to_tag="ext", sdp=party.text(tag=outside.tag), flags=self._ext_flags
+            "answer",
+            from_tag="int",
+            to_tag="ext",
+            sdp=party.text(tag=outside.tag),
+            flags=(*self._ext_flags, *self._more_flags),
         )
-        return self._unchanged(outside) if not rekey else outside
+        return outside
+
+    async def _cross(self, target: Target, crossing: Crossing) -> Outside:
+        """As `_point`, the other way round: only in an offer of the party does its own event number stay."""
+        party = self._known_party()
+        reserved = [n for n in crossing.reserved if n != party.telephone_event]
+        reply = await self._send(
+            "offer",
+            from_tag="ext",
+            to_tag="int",
+            sdp=party.text(reserved=reserved),
+            codec={"mask": [str(party.codecs[0]), "telephone-event"], "transcode": _CROSSING_CODECS},
+            **self._toward_int(first=False),
+        )
+        formats = f"{crossing.codec_number} {crossing.event_number}"
+        if f" RTP/AVP {formats}\r\n" not in str(reply["sdp"]):
+            raise MediaRejected("rtpengine numbers the inside payload types otherwise")
+        reply = await self._send(
+            "answer",
+            from_tag="ext",
+            to_tag="int",
+            sdp=_crossing_description(target.port, crossing),
+            flags=(*_LOCKED, *self._more_flags),
+            SDES=_SDES,
+        )
+        return _outside(reply)
 
     async def rekey(self) -> Outside:
         """A new key of ours on the same port: rtpengine gives one when the leg has been plain RTP in between.
@@ -235,18 +301,53 @@ class EngineLeg:
         Nothing is sent outside meanwhile; until the party knows the new key it cannot decode what we send.
         """
         party, target = self._known_party(), self.target
-        if self.outside is None or not self.srtp:
+        if self.outside is None or not (self.srtp and self.established):
             raise MediaRejected("a leg without SRTP has no key")
         try:
             self.srtp, self.party = False, replace(party, key=None, mki=None)
-            await self.point(target, rekey=True)
+            await self._point(target)
         finally:
             self.srtp, self.party = True, party
-        made = await self.point(target, rekey=True)
+        made = await self._point(target)
         if (made.address, made.port) != (self.outside.address, self.outside.port):
             raise MediaRejected("rtpengine changed the leg's outside port")
         self.outside = made
+        await self.point(target)
         return made
+
+    # ---- sounds of rtpengine's own ------------------------------------------------------------------
+
+    async def play(self, file: Path, *, repeat: bool) -> None:
+        """Play a file to the party. It is added to what is forwarded: park first."""
+        await self._ng.command(
+            "play media",
+            call_id=self._leg,
+            from_tag="ext",
+            file=str(file),
+            repeat_times=_FOREVER if repeat else None,
+        )
+
+    async def stop_playing(self) -> None:
+        await self._ng.command("stop media", call_id=self._leg, from_tag="ext")
+
+    async def inject(self) -> bool:
+        """Switch on what digits need (0.2 % of a core, for good); False when it was on already."""
+        if self.injecting:
+            return False
+        self.injecting = True
+        await self.point(self.target)
+        return True
+
+    async def send_digit(self, code: int, ms: int, volume: int = 10) -> None:
+        """One telephone-event to the party, in the stream of whom it is connected to; after `inject`."""
+        await self._ng.command(
+            "play DTMF",
+            call_id=self._leg,
+            from_tag="int",
+            code=code,
+            duration=ms,
+            volume=volume,
+        )
 
     # ---- everything else -------------------------------------------------------------------------
 
@@ -254,8 +355,12 @@ class EngineLeg:
         return await self._ng.command("query", call_id=self._leg)
 
     async def delete(self) -> Reply:
-        """End it at once; the answer has the statistics (a from-tag is needed for that)."""
-        return await self._ng.command("delete", call_id=self._leg, from_tag="ext", delete_delay=0)
+        """End it at once; the answer has the statistics (a from-tag is needed for that).
+
+        A party that never described itself is no tag yet, and a delete by an unknown tag deletes nothing.
+        """
+        tag = "ext" if self.party is not None else "int"
+        return await self._ng.command("delete", call_id=self._leg, from_tag=tag, delete_delay=0)
 
     async def discard(self) -> None:
         """After a failed first offer: rtpengine keeps such a call, we do not."""
@@ -283,8 +388,21 @@ class EngineLeg:
             "transport_protocol": "RTP/SAVP" if self.srtp else "RTP/AVP",
             "SDES": _SDES,
             "direction": self._direction(first, outward=True),
-            "flags": _LOCKED,
+            "flags": (*_LOCKED, *self._more_flags),
         }
+
+    def _toward_int(self, *, first: bool) -> dict[str, Value | None]:
+        return {
+            "rtcp_mux": ["demux"],
+            "transport_protocol": "RTP/AVP",
+            "SDES": _SDES,
+            "direction": self._direction(first, outward=False),
+            "flags": (*self._ext_flags, *self._more_flags),
+        }
+
+    @property
+    def _more_flags(self) -> tuple[str, ...]:
+        return ("inject-DTMF",) if self.injecting else ()
 
     def _direction(self, first: bool, *, outward: bool) -> list[str] | None:
         if not first or self._options.interfaces is None:
@@ -313,9 +431,10 @@ def _description(
     codecs: Sequence[Codec],
     telephone_event: int | None,
     attributes: Sequence[str] = (),
+    reserved: Sequence[int] = (),
 ) -> str:
     family = "IP6" if ":" in address else "IP4"
-    formats = [codec.payload_type for codec in codecs]
+    formats = [*(codec.payload_type for codec in codecs), *reserved]
     maps = [f"a=rtpmap:{codec.payload_type} {codec.rtpmap}" for codec in codecs]
     if telephone_event is not None:
         formats.append(telephone_event)
@@ -333,6 +452,15 @@ def _description(
         *attributes,
     ]
     return "".join(line + "\r\n" for line in lines)
+
+
+def _crossing_description(port: int, crossing: Crossing) -> str:
+    codec, event = crossing.codec_number, crossing.event_number
+    return (
+        f"v=0\r\no=- 1 1 IN IP4 {LOOPBACK}\r\ns=-\r\nc=IN IP4 {LOOPBACK}\r\nt=0 0\r\n"
+        f"m=audio {port} RTP/AVP {codec} {event}\r\na=rtpmap:{codec} {_OPUS}\r\n"
+        f"a=rtpmap:{event} telephone-event/48000\r\na=fmtp:{event} 0-16\r\na=ptime:20\r\na=sendrecv\r\n"
+    )
 
 
 def _outside(reply: Reply) -> Outside:

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from gateway.errors import MediaRejected
 from gateway.model import LegId
 from gateway.sip.sdp import Codec, parse_description
 from gateway.sip.sdp_policy import MediaPolicy, admit_offer
 from media.anchor import Anchor as Anchor
-from media.engine_leg import EngineOptions
+from media.engine_leg import EngineOptions, Target, crossing
 from media.rtpengine import NgClient
 
 log = logging.getLogger("tandem.media")
+
+
+_ALL = 1_000_000
+REKEY_AFTER = 600.0
+"""Seconds: 30,000 packets of 20 ms, less than half of the sequence numbers there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What is left to do after a restart of rtpengine.
+
+    lost:  legs that it does not know any more; nothing but ending them helps
+    rekey: SRTP legs whose roll-over counter may have been above 0, which is not restored (facts
+           media-prototype 10): their party may hear nothing until `rekey` gave it a new key
+    """
+
+    lost: tuple[Anchor, ...]
+    rekey: tuple[Anchor, ...]
 
 
 class PatchBay:
@@ -48,13 +69,57 @@ class PatchBay:
         return anchor, offer
 
     async def bridge(self, a: Anchor, b: Anchor) -> None:
-        """Let two parties hear each other. With different codecs b's side is converted."""
+        """Let two parties hear each other, also with different codecs (b's side is converted then).
+
+        Also with different telephone-event numbers; that costs both sides a conversion (see Crossing).
+        """
+        if a.codec is None or b.codec is None:
+            raise MediaRejected("a leg without an agreed codec cannot be bridged")
         self.forget_bridge(a)
         self.forget_bridge(b)
         self._bridges[a.leg], self._bridges[b.leg] = b, a
-        codec, event = a.codec, a.telephone_event
-        await a.connect(b.inside_port, codec, event)
-        await b.connect(a.inside_port, codec, event)
+        event, other = a.telephone_event, b.telephone_event
+        numbers = None if event is None or other is None or event == other else crossing(event, other)
+        await a.connect(Target(b.inside_port, a.codec, event, numbers))
+        await b.connect(Target(a.inside_port, a.codec, event if event is not None else other, numbers))
+
+    async def restored(self, *, rekey_after: float = REKEY_AFTER) -> Restored:
+        """rtpengine was away and is back (Engine.on_restarted): connect every leg, end what is not ours.
+
+        rekey_after: age in seconds from which an SRTP leg may have used up its first 65,536 sequence numbers.
+        Raises MediaUnavailable when rtpengine is gone again; then it will be called again.
+        """
+        lost: list[Anchor] = []
+        rekey: list[Anchor] = []
+        now = time.time()
+        for anchor in list(self.anchors.values()):
+            try:
+                created = await anchor.created()
+                await anchor.reconnect()
+            except MediaRejected as error:
+                if anchor.leg in self.anchors:
+                    log.error("leg_lost leg=%s cause=%s", anchor.leg, error.text)
+                    lost.append(anchor)
+                continue
+            if anchor.srtp and now - created >= rekey_after:
+                rekey.append(anchor)
+        strangers = await self._end_strangers()
+        log.warning(
+            "legs_reconnected legs=%d lost=%d rekey=%d ended=%d",
+            len(self.anchors),
+            len(lost),
+            len(rekey),
+            strangers,
+        )
+        return Restored(tuple(lost), tuple(rekey))
+
+    async def _end_strangers(self) -> int:
+        """Legs that were closed while rtpengine was away."""
+        calls = (await self.ng.command("list", limit=_ALL)).get("calls", [])
+        strangers = [call for call in calls if call not in self.anchors]
+        for call in strangers:
+            await self.ng.command("delete", call_id=call, delete_delay=0)
+        return len(strangers)
 
     async def renew_bridge(self, anchor: Anchor) -> None:
         """The party agreed on another codec or event number: make both inside halves match again."""
