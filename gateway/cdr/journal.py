@@ -85,6 +85,7 @@ class Journal:
         self._ballast: Ballast | None = None
         self._index = JournalIndex()
         self._thread: ThreadPoolExecutor | None = None
+        self._housekeeper: ThreadPoolExecutor | None = None
         self._seq = 0
         self._waiting: deque[_Waiting] = deque()
         self._backlog: deque[_Item] = deque()
@@ -92,6 +93,7 @@ class Journal:
         self._flushing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._listeners: list[Listener] = []
+        self._compacting = asyncio.Lock()
         self._fault = ""
         self._roomy = True
 
@@ -105,6 +107,7 @@ class Journal:
         self._log = SegmentLog(directory, "journal", segment_bytes=self._segment_bytes, disk=self._disk)
         self._ballast = Ballast(directory / "journal.reserve", self._ballast_bytes, self._disk)
         self._thread = ThreadPoolExecutor(1, "journal")
+        self._housekeeper = ThreadPoolExecutor(1, "journal-compaction")
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._thread, self._log.open, self._index.loaded)
@@ -135,6 +138,8 @@ class Journal:
             log.error("journal_lost events=%d cause=%s", len(self._backlog), self._fault)
         thread, self._thread = self._thread, None
         thread.shutdown()
+        if self._housekeeper is not None:
+            self._housekeeper.shutdown()
         self._log.close()
 
     @property
@@ -348,20 +353,24 @@ class Journal:
 
     async def compact(self) -> None:
         """Drop segments that no open or unreported call needs; thin out those that few calls need."""
+        loop = asyncio.get_running_loop()
+        async with self._compacting:
+            for number, keep in self._index.droppable():
+                try:
+                    records = await loop.run_in_executor(self._housekeeper, self._shrink, number, keep)
+                except OSError as error:
+                    log.warning("journal_compaction_failed segment=%d cause=%s", number, error)
+                    return
+                self._index.dropped(number, records)
+                log.info("journal_compacted segment=%d calls_kept=%d", number, len(keep))
+
+    def _shrink(self, number: int, keep: Collection[CallId]) -> int:
+        """In a thread: the records left in the segment, whose file is gone when that is none."""
         assert self._log is not None
-        for number, keep in self._index.droppable():
-            try:
-                if keep:
-                    wanted = functools.partial(_is_of, keep)
-                    records = await asyncio.to_thread(self._log.rewrite, number, wanted)
-                else:
-                    await asyncio.to_thread(self._log.remove, number)
-                    records = 0
-            except OSError as error:
-                log.warning("journal_compaction_failed segment=%d cause=%s", number, error)
-                return
-            self._index.dropped(number, records)
-            log.info("journal_compacted segment=%d calls_kept=%d", number, len(keep))
+        if keep:
+            return self._log.rewrite(number, functools.partial(_is_of, keep))
+        self._log.remove(number)
+        return 0
 
 
 def _encode(event: Event) -> bytes:

@@ -458,6 +458,18 @@ async def test_unreported_calls_survive_compaction(tmp_path: Path) -> None:
     await book.close()
 
 
+async def test_compactions_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
+    book = journal(segment_bytes=300)
+    await book.open(tmp_path)
+    await book.append(start("long"))
+    for number in range(20):
+        await book.append(start(f"c{number}"), end(f"c{number}"))
+    book.release(book.last_seq)
+    await asyncio.gather(*(book.compact() for _ in range(5)))
+    assert next(e.event for e in book.read()) == start("long")
+    await book.close()
+
+
 async def test_the_watch_compacts_by_itself(tmp_path: Path) -> None:
     book = journal(segment_bytes=300)
     await book.open(tmp_path)
