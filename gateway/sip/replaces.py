@@ -65,7 +65,7 @@ def match_replaces(agent: UserAgent, replaces: Replaces) -> Session:
             if replaces.early_only:
                 raise SipError(486, "The dialog to be replaced is answered")
             return session
-        if session.state is SessionState.RINGING:
+        if session.state is SessionState.PROCEEDING:
             return session
     raise SipError(481, "No dialog matches Replaces")
 

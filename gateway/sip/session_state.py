@@ -11,10 +11,12 @@ log = logging.getLogger("tandem.sip")
 
 
 class SessionState(StrEnum):
-    """Where an INVITE session is. ENDING: over for everybody above, our BYE is not answered yet."""
+    """Where an INVITE session is. CALLING: nothing was heard yet, not even 100 Trying; ENDING: over for
+    everybody above, our BYE is not answered yet.
+    """
 
     CALLING = "calling"
-    RINGING = "ringing"
+    PROCEEDING = "proceeding"
     CANCELLING = "cancelling"
     INCOMING = "incoming"
     ACCEPTED = "accepted"
@@ -39,14 +41,14 @@ class Edge(StrEnum):
 _S, _E = SessionState, Edge
 
 SESSION_TABLE: dict[tuple[SessionState, Edge], SessionState] = {
-    (_S.CALLING, _E.PROVISIONAL): _S.RINGING,
+    (_S.CALLING, _E.PROVISIONAL): _S.PROCEEDING,
     (_S.CALLING, _E.ACCEPT): _S.CONFIRMED,
     (_S.CALLING, _E.CANCEL): _S.CANCELLING,
     (_S.CALLING, _E.FAIL): _S.ENDED,
-    (_S.RINGING, _E.PROVISIONAL): _S.RINGING,
-    (_S.RINGING, _E.ACCEPT): _S.CONFIRMED,
-    (_S.RINGING, _E.CANCEL): _S.CANCELLING,
-    (_S.RINGING, _E.FAIL): _S.ENDED,
+    (_S.PROCEEDING, _E.PROVISIONAL): _S.PROCEEDING,
+    (_S.PROCEEDING, _E.ACCEPT): _S.CONFIRMED,
+    (_S.PROCEEDING, _E.CANCEL): _S.CANCELLING,
+    (_S.PROCEEDING, _E.FAIL): _S.ENDED,
     (_S.CANCELLING, _E.PROVISIONAL): _S.CANCELLING,
     (_S.CANCELLING, _E.ACCEPT): _S.ENDED,
     (_S.CANCELLING, _E.FAIL): _S.ENDED,
@@ -66,7 +68,7 @@ SESSION_TABLE: dict[tuple[SessionState, Edge], SessionState] = {
     (_S.ENDING, _E.DONE): _S.ENDED,
 }
 
-UNANSWERED = frozenset({_S.CALLING, _S.RINGING, _S.CANCELLING, _S.INCOMING})
+UNANSWERED = frozenset({_S.CALLING, _S.PROCEEDING, _S.CANCELLING, _S.INCOMING})
 TALKING = frozenset({_S.ACCEPTED, _S.CONFIRMED})
 OVER = frozenset({_S.ENDING, _S.ENDED})
 

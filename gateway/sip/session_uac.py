@@ -194,7 +194,7 @@ class InviteClient:
         timer = self._proto.timer
         if wanted <= timer.min_se or self._timer_retries >= MAX_TIMER_RETRIES:
             return False
-        if session.state not in (SessionState.CALLING, SessionState.RINGING):
+        if session.state not in (SessionState.CALLING, SessionState.PROCEEDING):
             return False
         self._timer_retries += 1
         timer.min_se = wanted
@@ -204,7 +204,10 @@ class InviteClient:
 
     def _provisional(self, response: Response) -> None:
         session = self._session
-        if response.code == 100 or session.over or session.state is SessionState.CONFIRMED:
+        if session.over or session.state is SessionState.CONFIRMED:
+            return
+        if response.code == 100:
+            session.advance(Edge.PROVISIONAL)
             return
         tag = response.to_tag or ""
         sdp = description_or_none(response)
@@ -260,7 +263,7 @@ class InviteClient:
         sdp = description_or_none(response)
         if sdp is None or fork.answered_reliably:
             sdp = fork.answer
-        if session.state in (SessionState.CALLING, SessionState.RINGING):
+        if session.state in (SessionState.CALLING, SessionState.PROCEEDING):
             self._won(fork, response, sdp)
             return
         log.info("late_2xx call_id=%s tag=%s state=%s", fork.dialog.call_id, tag, session.state.value)
@@ -316,7 +319,7 @@ class InviteClient:
     def _over(self, code: int, phrase: str, response: Response | None, cause: FailureCause) -> None:
         session = self._session
         self.stop()
-        if session.state not in (SessionState.CALLING, SessionState.RINGING, SessionState.CANCELLING):
+        if session.state not in (SessionState.CALLING, SessionState.PROCEEDING, SessionState.CANCELLING):
             return
         if session.state is SessionState.CANCELLING and response is None:
             code, phrase = 487, "Request Terminated"

@@ -77,12 +77,12 @@ def test_strict_route_becomes_the_request_uri() -> None:
     ]
 
 
-def test_100_trying_is_no_progress() -> None:
+def test_100_trying_ends_the_silence_but_is_no_progress() -> None:
     stage = Stage()
     session = stage.call()
     stage.wire.sent[0].on_response(make_response(stage.wire.sent[0].request, 100))
     assert stage.events == []
-    assert state_of(session) is SessionState.CALLING
+    assert state_of(session) is SessionState.PROCEEDING
 
 
 def test_forks_each_have_a_dialog_and_the_2xx_may_bring_a_new_tag() -> None:
