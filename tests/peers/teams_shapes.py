@@ -177,16 +177,15 @@ def body(sdp: bytes, shape: Shape) -> tuple[bytes, str]:
 
 
 def history(size: int) -> list[tuple[str, str]]:
-    """History-Info entries that together have about `size` bytes."""
+    """Up to three History-Info entries (a call forwarded twice) that together have about `size` bytes."""
     entries: list[tuple[str, str]] = []
-    length = 0
-    while length < size:
+    for index in range(3 if size else 0):
         value = (
-            f"<sip:+493012345{len(entries):03d}@sip.pstnhub.microsoft.com;user=phone?Reason=SIP%3Bcause%3D302"
-            f"%3Btext%3D%22Moved%20Temporarily%22>;index=1{'.1' * (len(entries) % 9)}"
+            f"<sip:+49301234500{index}@sip.pstnhub.microsoft.com;user=phone;x-ti={uuid.uuid4()}"
+            f"?Reason=SIP%3Bcause%3D302%3Btext%3D%22Moved%20Temporarily%22>;index=1{'.1' * index}"
         )
-        entries.append(("HISTORY-INFO", value))
-        length += len(value) + 16
+        padding = secrets.token_hex(max(0, size // 3 - len(value) - 20) // 2)
+        entries.append(("HISTORY-INFO", value.replace("?Reason", f";x-tt={padding}?Reason")))
     return entries
 
 
