@@ -6,7 +6,6 @@ Nothing a peer sends raises out of here. Strangers, those `admit` turns away, ge
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections import Counter
@@ -34,8 +33,8 @@ from gateway.sip.transport_listen import (
     bind,
     keep_alive,
     real_endpoint,
-    source_address,
 )
+from gateway.sip.transport_local import LocalSide
 from gateway.sip.transport_strangers import Strangers
 from gateway.sip.transport_stream import ABORT_AFTER, StreamFlow
 from gateway.sip.transport_types import (
@@ -43,8 +42,6 @@ from gateway.sip.transport_types import (
     Target,
     TransportKind,
     TransportLimits,
-    bracketed,
-    is_ip,
 )
 from gateway.sip.transport_via import datagram_port, reconnect_target, stamp_via
 
@@ -61,8 +58,6 @@ __all__ = [
 ]
 
 log = logging.getLogger("tandem.sip.transport")
-
-_WILDCARDS = ("0.0.0.0", "::")
 
 
 class TransportLayer:
@@ -98,8 +93,7 @@ class TransportLayer:
         self._on_malformed = on_malformed
         self._admit = admit
         self._admit_address = admit_address
-        self._udp: list[UdpListener] = []
-        self._listeners: list[StreamListener] = []
+        self._local = LocalSide()
         self._streams: set[StreamFlow] = set()
         self._inbound: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,7 +101,7 @@ class TransportLayer:
         self._reload_timer: TimerHandle | None = None
         self._pool = OutboundPool(
             lambda kind: self._make_flow(kind, outbound=True),
-            self._local_address,
+            self._local.address_for,
             self.tls,
             self.limits,
             self.counters,
@@ -141,9 +135,9 @@ class TransportLayer:
             if endpoint.kind is TransportKind.UDP:
                 udp = UdpListener(endpoint, self._datagram)
                 await asyncio.get_running_loop().create_datagram_endpoint(lambda udp=udp: udp, sock=sock)  # type: ignore[misc]
-                self._udp.append(udp)
+                self._local.udp.append(udp)
             else:
-                self._listeners.append(StreamListener(endpoint, sock, self._serve))
+                self._local.streams.append(StreamListener(endpoint, sock, self._serve))
             log.info("event=listening local=%s", endpoint)
         return [endpoint for endpoint, _ in opened]
 
@@ -298,7 +292,7 @@ class TransportLayer:
         """
         if target.kind is not TransportKind.UDP:
             return self._pool.ready(target)
-        return self._udp_for(target).flow_to((target.address, target.port))
+        return self._local.udp_for(target).flow_to((target.address, target.port))
 
     async def flow(self, target: Target) -> Flow:
         """Reuse or connect (5 s); TransportError names the cause. UDP never waits."""
@@ -345,48 +339,7 @@ class TransportLayer:
 
         A `via_host` that names its port (`sbc.example:5061`) is taken as it is.
         """
-        if via_host is not None and ":" in via_host and not is_ip(via_host):
-            return via_host
-        host = via_host or flow.local[0]
-        if host in _WILDCARDS:
-            host = source_address(flow.remote)
-        return f"{bracketed(host)}:{self._listening_port(flow)}"
-
-    def _listening_port(self, flow: Flow) -> int:
-        if isinstance(flow, DatagramFlow):
-            return flow.local[1]
-        ports = {
-            listener.endpoint.host: listener.endpoint.port
-            for listener in reversed(self._listeners)
-            if listener.endpoint.kind is flow.kind
-        }
-        if not ports:
-            return flow.local[1]
-        return ports.get(flow.local[0]) or next(reversed(ports.values()))
-
-    def _udp_for(self, target: Target) -> UdpListener:
-        six = ":" in target.address
-        usable = [udp for udp in self._udp if (":" in udp.endpoint.host) is six]
-        if not usable:
-            raise TransportError(f"no way to {target}: no UDP socket of its address family")
-        if len(usable) > 1:
-            source = source_address((target.address, target.port))
-            for wanted in (source, *_WILDCARDS):
-                for udp in usable:
-                    if udp.endpoint.host == wanted:
-                        return udp
-        return usable[0]
-
-    def _local_address(self, target: Target) -> tuple[str, int] | None:
-        """Dial out from the address we listen on, when that is one address and can reach the target."""
-        six = ":" in target.address
-        for listener in self._listeners:
-            host = listener.endpoint.host
-            if listener.endpoint.kind is target.kind and (":" in host) is six and host not in _WILDCARDS:
-                if ipaddress.ip_address(host).is_loopback != ipaddress.ip_address(target.address).is_loopback:
-                    continue
-                return host, 0
-        return None
+        return self._local.sent_by(flow, via_host)
 
     # -- connections grow old
 
@@ -426,8 +379,7 @@ class TransportLayer:
         self.on_closed = None
         if self._reload_timer is not None:
             self._reload_timer.cancel()
-        for listener in self._listeners:
-            await listener.close()
+        await self._local.stop_accepting()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -442,7 +394,4 @@ class TransportLayer:
                 for flow in flows:
                     flow.abort()
                 await asyncio.wait(open_still, timeout=ABORT_AFTER)
-        for udp in self._udp:
-            await udp.close()
-        self._listeners.clear()
-        self._udp.clear()
+        await self._local.close_udp()
