@@ -48,7 +48,7 @@ async def prepare(source: Path, cache: Path) -> Path:
     if target.exists():
         return target
     pcm = await _convert(source)
-    await asyncio.to_thread(_write, target, pcm * _repetitions(pcm))
+    await asyncio.to_thread(write_wave, target, pcm * _repetitions(pcm))
     log.info("sound_prepared seconds=%.1f", len(pcm) / 2 / RATE)
     return target
 
@@ -58,7 +58,7 @@ async def ringback(cache: Path) -> Path:
     target = cache / "ringback-425.wav"
     if not target.exists():
         period = _tone(_RINGBACK_ON) + bytes(int(_RINGBACK_OFF * RATE) * 2)
-        await asyncio.to_thread(_write, target, period * _repetitions(period))
+        await asyncio.to_thread(write_wave, target, period * _repetitions(period))
     return target
 
 
@@ -83,8 +83,8 @@ def _tone(seconds: float) -> bytes:
     return struct.pack(f"<{count}h", *samples)
 
 
-def _write(target: Path, pcm: bytes) -> None:
-    """Complete or not at all: two gateways may make the same file at once."""
+def write_wave(target: Path, pcm: bytes) -> None:
+    """A mono 16-bit file at RATE; complete or not at all: two gateways may make the same file at once."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}")
     with wave.open(str(partial), "wb") as file:
