@@ -82,15 +82,17 @@ call_detail = Table(
     ),
 )
 Index("call_detail_start", call_detail.c.start_time, call_detail.c.id)
-for _name in (
-    "global_interaction_id",
-    "caller_login_id",
-    "callee_login_id",
+AGENTS = ("caller_login_id", "callee_login_id")
+NUMBERS = (
     "from_phone",
     "original_destination_phone",
     "connected_to_phone",
-):
-    Index(f"call_detail_{_name}", call_detail.c[_name])
+    "transferred_from_phone",
+    "transferred_to_phone",
+)
+TRUNKS = ("caller_trunk", "callee_trunk")
+for _name in ("global_interaction_id", *AGENTS, *NUMBERS, *TRUNKS):
+    Index(f"call_detail_{_name}", call_detail.c[_name], call_detail.c.start_time, call_detail.c.id)
 
 
 def make(url: str) -> Engine:

@@ -51,6 +51,10 @@ _INDEXED = (
     "from_phone",
     "original_destination_phone",
     "connected_to_phone",
+    "transferred_from_phone",
+    "transferred_to_phone",
+    "caller_trunk",
+    "callee_trunk",
 )
 
 
@@ -80,7 +84,7 @@ def upgrade() -> None:
     op.create_table("call_detail", *columns)
     op.create_index("call_detail_start", "call_detail", ["start_time", "id"])
     for name in _INDEXED:
-        op.create_index(f"call_detail_{name}", "call_detail", [name])
+        op.create_index(f"call_detail_{name}", "call_detail", [name, "start_time", "id"])
     epoch = (
         "CAST(EXTRACT(EPOCH FROM start_time) AS BIGINT)"
         if op.get_bind().dialect.name == "postgresql"
