@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import ClassVar, Protocol
 
 from gateway.clock import Clock, TimerHandle
-from gateway.errors import IllegalTransition, TransportError
-from gateway.sip.message import Request, Response
+from gateway.errors import IllegalTransition
+from gateway.sip.message import Request
 from gateway.sip.transaction_timers import Timers
 from gateway.sip.transport_flow import Flow
 
@@ -64,15 +64,6 @@ class Host(Protocol):
 
     def ended(self, machine: Machine) -> None:
         """The machine reached TERMINATED and wants to be forgotten."""
-
-    def send_response(
-        self,
-        response: Response | bytes,
-        request: Request,
-        flow: Flow,
-        failed: Callable[[TransportError], None],
-    ) -> None:
-        """By RFC 3261 18.2.2; `failed` may be called at once or later."""
 
 
 class Machine:

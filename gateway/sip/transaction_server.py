@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Protocol
 
 from gateway.errors import MessageError, TransportError
 from gateway.sip.message import Request, Response, make_response, new_tag, to_bytes
 from gateway.sip.transaction_machine import Event, Host, Machine, State, Table, event_of, log
 from gateway.sip.transport_flow import Flow
+
+
+class ServerHost(Host, Protocol):
+    def send_response(
+        self,
+        response: Response | bytes,
+        request: Request,
+        flow: Flow,
+        failed: Callable[[TransportError], None],
+    ) -> None:
+        """By RFC 3261 18.2.2; `failed` may be called at once or later."""
 
 
 class ServerTransaction(Machine):
@@ -19,13 +31,14 @@ class ServerTransaction(Machine):
 
     def __init__(
         self,
-        host: Host,
+        host: ServerHost,
         request: Request,
         key: tuple[str, ...],
         flow: Flow,
         merge_key: tuple[str, ...] | None,
     ) -> None:
         super().__init__(host, request, key, self.first_state)
+        self._server_host = host
         self.merge_key = merge_key
         self.local_tag = new_tag()
         self._last: bytes | None = None
@@ -73,7 +86,7 @@ class ServerTransaction(Machine):
 
     def _transmit(self) -> None:
         if self._last is not None:
-            self._host.send_response(self._last, self.request, self.flow, self._transport_failed)
+            self._server_host.send_response(self._last, self.request, self.flow, self._transport_failed)
 
     def _transport_failed(self, error: TransportError) -> None:
         log.info("event=response-not-sent %s peer=%s reason=%s", self.label, self.flow, error.text)

@@ -436,3 +436,16 @@ def test_exception_of_the_user_stays_in_the_log() -> None:
     stage.layer.receive(answer(transaction.request, 200), flow)
     assert transaction.state is State.ACCEPTED
     assert stage.layer.counters["user_errors"] == 1
+
+
+def test_no_route_for_the_via_is_a_transport_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, flow = Stage(), FakeFlow()
+
+    def no_route(flow: Flow, via_host: str | None) -> str:
+        raise TransportError("no route")
+
+    monkeypatch.setattr(stage.transports, "sent_by", no_route)
+    _, outcome = send(stage, flow)
+    stage.clock.advance(0)
+    assert [failure.text for failure in outcome.failures] == ["no route"]
+    assert stage.settled()
