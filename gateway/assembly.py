@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from gateway.api.call_metrics import CallMetrics
@@ -29,7 +30,9 @@ from gateway.config_models import Config
 from gateway.parts import EnginePart, JournalPart, RecorderPart, RoomsPart
 from gateway.state_dir import Note, StateDir
 from gateway.telephony import Telephony
+from media import music
 from media.engine import Engine, EngineSettings
+from media.melody import write_melody
 from media.patchbay import PatchBay
 from media.pool import RoomPool, RoomSettings
 
@@ -95,6 +98,13 @@ def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
     for histogram in (figures.ringing, figures.duration, figures.mos):
         metrics.add_histogram(histogram)
     return Gateway(app, telephony, journal, recorder, engine, http, metrics)
+
+
+async def prepare_sounds(config: Config) -> Sounds:
+    """The files that rtpengine plays, converted where they are not yet. SoundError, OSError."""
+    cache = config.gateway.state_dir / "sounds"
+    source = config.media.music or await asyncio.to_thread(write_melody, cache / "melody.wav")
+    return Sounds(await music.prepare(source, cache), await music.ringback(cache))
 
 
 def engine_settings(config: Config) -> EngineSettings:

@@ -111,7 +111,7 @@ def cdr(path: Path, filters: Filters, *, as_json: bool) -> ExitCode:
     return ExitCode.OK
 
 
-_HEADS = "START (UTC)|TYPE|FROM|TO|TALK|HOLD|DURATION|SIP|DISPOSITION|REASON|ID".split("|")
+_HEADS = [
     "START (UTC)",
     "TYPE",
     "FROM",
@@ -123,7 +123,7 @@ _HEADS = "START (UTC)|TYPE|FROM|TO|TALK|HOLD|DURATION|SIP|DISPOSITION|REASON|ID"
     "DISPOSITION",
     "REASON",
     "ID",
-)
+]
 
 
 def overview(found: list[CallDetail]) -> str:

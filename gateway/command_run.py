@@ -60,16 +60,13 @@ def run(path: Path) -> ExitCode:
 
 
 async def _run(config: Config) -> None:
-    from media.music import Music
 
-    from gateway.assembly import assemble
-    from gateway.calls.context import Sounds
+    from gateway.assembly import assemble, prepare_sounds
 
     state = StateDir(config.gateway.state_dir)
     await state.start()
     try:
-        music = await Music.prepare(config.media.music, config.gateway.state_dir / "sounds")
-        gateway = assemble(config, Sounds(music.hold, music.ringback), state)
+        gateway = assemble(config, await prepare_sounds(config), state)
     except BaseException:
         await state.stop()
         raise

@@ -8,6 +8,7 @@ from enum import IntEnum
 from gateway.app import PartFailed
 from gateway.errors import ConfigError, MediaUnavailable
 from gateway.state_dir import StateDirError, StateDirTaken
+from media.music import SoundError
 
 
 class ExitCode(IntEnum):
@@ -46,7 +47,7 @@ def exit_code_for(error: BaseException) -> ExitCode:
     match error:
         case StateDirError():
             return ExitCode.CANNOT_CREATE
-        case MediaUnavailable() | TimeoutError():
+        case MediaUnavailable() | SoundError() | TimeoutError():
             return ExitCode.UNAVAILABLE
     return ExitCode.INTERNAL
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from gateway.app import Health
+from gateway.cdr.call_state import closing_events
 from gateway.cdr.journal import Journal
 from gateway.cdr.recorder import Recorder
+from gateway.clock import LoopClock
 from media.engine import Engine
+from media.patchbay import PatchBay
 from media.pool import RoomPool
+
+log = logging.getLogger("tandem.app")
 
 
 class JournalPart:
@@ -66,6 +72,29 @@ class EnginePart:
 
     def health(self) -> Health:
         return Health(self._engine.up, "" if self._engine.up else "rtpengine does not answer")
+
+
+class RecoveryPart:
+    """Ends what a crash cut off: in the journal, so that rows are made, and in rtpengine."""
+
+    name = "recovery"
+
+    def __init__(self, recorder: Recorder, journal: Journal, bay: PatchBay) -> None:
+        self._recorder, self._journal, self._bay = recorder, journal, bay
+
+    async def start(self) -> None:
+        now = int(LoopClock().wall().timestamp() * 1000)
+        states = list(self._recorder.states.values())
+        for state in states:
+            log.warning("call_cut_off call=%s cause=gateway_restart", state.call)
+            await self._journal.append(*closing_events(state, now))
+        await self._bay.restored()
+
+    async def stop(self) -> None:
+        """Nothing of it lasts."""
+
+    def health(self) -> Health:
+        return Health(True)
 
 
 class RoomsPart:

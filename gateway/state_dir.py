@@ -86,6 +86,8 @@ class StateDir:
             os.close(lock)
             raise StateDirTaken(f"another gateway runs on {self.path}") from None
         self._lock = lock
+        with contextlib.suppress(OSError):
+            (self.path / NOTE).unlink()  # of one that was killed: nobody is to call there
 
     async def stop(self) -> None:
         if self._lock is not None:
