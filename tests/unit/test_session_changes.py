@@ -355,6 +355,14 @@ def test_t15_t16_refresh_with_identical_sdp_is_answered_from_our_own_state() -> 
     check_refresh(stage, session, stage.peer_sends(session, "UPDATE"), b"")
 
 
+def test_sdp_that_differs_in_one_digit_is_no_refresh() -> None:
+    stage = Stage()
+    session, _ = stage.established_in()
+    change = stage.peer_sends(session, "INVITE", sdp=OFFER.replace(b"4000", b"4002"))
+    assert change.codes == []
+    assert stage.names() == ["Confirmed", "OfferReceived"]
+
+
 def test_t15_refresh_on_a_leg_we_called_is_answered_with_our_offer() -> None:
     stage = Stage()
     session = stage.established_out()
