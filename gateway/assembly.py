@@ -103,7 +103,9 @@ def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
 async def prepare_sounds(config: Config) -> Sounds:
     """The files that rtpengine plays, converted where they are not yet. SoundError, OSError."""
     cache = config.gateway.state_dir / "sounds"
-    source = config.media.music or await asyncio.to_thread(write_melody, cache / "melody.wav")
+    source = config.media.music
+    if source is None:
+        source = await asyncio.to_thread(write_melody, cache / "melody.wav")
     return Sounds(await music.prepare(source, cache), await music.ringback(cache))
 
 
