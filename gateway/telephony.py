@@ -85,6 +85,7 @@ class Telephony:
 
     async def start(self) -> None:
         """Open the listeners; from then on calls come in. TransportError when an address is not to be had."""
+        await self.prober.learn()
         self.endpoints = await self.transports.listen(
             [Endpoint.parse(text) for text in self._config.sip.listen]
         )

@@ -32,7 +32,7 @@ DRAINING_RETRY = 30
 
 
 class Prober:
-    """One task per peer. `start` before the listeners open, `close` ends everything."""
+    """One task per peer: `learn`, open the listeners, `start`; `close` ends everything."""
 
     def __init__(
         self, trunks: Trunks, transactions: TransactionsPort, resolver: ResolverPort, clock: Clock
@@ -44,14 +44,18 @@ class Prober:
         self._tasks: list[asyncio.Task[None]] = []
         self._wake: dict[tuple[str, str], asyncio.Event] = {}
 
-    async def start(self) -> None:
-        """Resolve every peer's name, waiting a little for slow DNS, then begin to ping."""
+    async def learn(self) -> None:
+        """Resolve every peer's name, waiting a little for slow DNS; before the listeners open, so that no peer
+        is taken for a stranger."""
         work = [self.resolve(trunk, peer) for trunk in self._trunks for peer in trunk.peers]
         try:
             async with asyncio.timeout(FIRST_LIMIT):
                 await asyncio.gather(*work)
         except TimeoutError:
             log.warning("names are slow to resolve limit=%gs", FIRST_LIMIT)
+
+    async def start(self) -> None:
+        """Begin to ping; the listeners are open, because OPTIONS over UDP leave by them."""
         for trunk in self._trunks:
             for peer in trunk.peers:
                 self._wake[trunk.name, peer] = asyncio.Event()
