@@ -25,7 +25,7 @@ from gateway.calls.signals import (
     FromSession,
     MaxDuration,
     MediaLost,
-    MediaRestarted,
+    NewKey,
     Resolved,
     RingTimeout,
     Signal,
@@ -439,12 +439,12 @@ class Call:
                 await self.end(Termination(Result.COMPLETED, "max_duration", 200, 102, ReleasedBy.SYSTEM))
             case MediaLost(leg, silence):
                 if leg.id in self.joined:
-                    text = f"no RTP for {silence:.0f} s"
+                    text = "rtpengine lost it" if silence is None else f"no RTP for {silence:.0f} s"
                     lost = Termination(Result.FAILED, "media_lost", 200, 41, ReleasedBy.SYSTEM, text)
                     await self._left(leg, lost)
-            case MediaRestarted():
-                self.wiring.renew_all()
-                await self.rewire()
+            case NewKey(leg):
+                if leg.id in self.joined:
+                    self.keep(asyncio.get_running_loop().create_task(self._rekey(leg), name="rekey"))
             case Command(run, done):
                 await _run_command(run, done)
 
@@ -507,6 +507,16 @@ class Call:
         _, purpose = self.dialling[leg.id]
         await self.drop(leg, termination)
         await purpose.failed(self, leg, termination)
+
+    async def _rekey(self, leg: Leg) -> None:
+        """Runs beside the inbox, because the peer's answer may take its time."""
+        try:
+            await leg.rekey()
+        except SipError as error:
+            log.error("rekey_failed call=%s leg=%s cause=%s", self.id, leg.id, error.text)
+            self.post(MediaLost(leg, None))
+        else:
+            log.info("leg_rekeyed call=%s leg=%s trunk=%s", self.id, leg.id, leg.trunk.name)
 
     async def _confirmed(self, leg: Leg, sdp: bytes | None) -> None:
         try:

@@ -220,6 +220,11 @@ class Leg:
         """The answer to a re-INVITE or UPDATE of the party (our own offer when it carried none)."""
         return await (self.anchor.local_offer() if offer.sdp is None else self.anchor.remote_offer(offer.sdp))
 
+    async def rekey(self) -> None:
+        """Tell the party a new SRTP key of ours. SipError when it does not take it."""
+        assert self.session is not None
+        await self.anchor.accept_answer(await self.session.offer(await self.anchor.rekey()))
+
     def advance(self, edge: LegEdge) -> None:
         after = _EDGES.get((self.state, edge))
         if after is None:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from gateway.calls.call import Call, ReferHandler
 from gateway.calls.context import CallContext
 from gateway.calls.incoming import Incoming
-from gateway.calls.signals import Command, MediaRestarted
+from gateway.calls.signals import Command, MediaLost, NewKey
 from gateway.calls.takeover import Takeover
-from gateway.errors import SipError
+from gateway.errors import MediaError, SipError
 from gateway.model import CallId, ReleasedBy, Result, Termination
 from gateway.sip.message import Request
 from gateway.sip.profile import Profile
@@ -40,6 +40,7 @@ class CallRegistry:
         self._on_refer = on_refer
         self._calls: dict[CallId, Call] = {}
         self._recent: deque[float] = deque()
+        self._restoring: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -142,12 +143,31 @@ class CallRegistry:
     async def end_all(self, reason: str = "shutdown") -> None:
         """Hang up every call."""
         over = Termination(Result.COMPLETED, reason, 200, 41, ReleasedBy.SYSTEM)
+        for task in self._restoring:
+            task.cancel()
         calls = list(self._calls.values())
         for call in calls:
             call.terminate(over)
         await asyncio.gather(*(call.join() for call in calls))
 
     def media_restarted(self) -> None:
-        """rtpengine came back: every call makes its patches again."""
-        for call in self._calls.values():
-            call.post(MediaRestarted())
+        """rtpengine came back (Engine.on_restarted): connect its legs again, end what it lost."""
+        task = asyncio.get_running_loop().create_task(self._restore_media(), name="restore-media")
+        self._restoring.add(task)
+        task.add_done_callback(self._restoring.discard)
+
+    async def _restore_media(self) -> None:
+        try:
+            restored = await self.context.bay.restored()
+        except MediaError as error:
+            log.error("media_not_restored cause=%s", error.text)
+            return
+        legs = {leg.id: (call, leg) for call in self._calls.values() for leg in call.legs.values()}
+        for anchor in restored.lost:
+            if anchor.leg in legs:
+                call, leg = legs[anchor.leg]
+                call.post(MediaLost(leg, None))
+        for anchor in restored.rekey:
+            if anchor.leg in legs:
+                call, leg = legs[anchor.leg]
+                call.post(NewKey(leg))

@@ -56,15 +56,17 @@ class MaxDuration:
 
 @dataclass(frozen=True, slots=True)
 class MediaLost:
-    """No RTP came from an answered leg that is not held, for `silence` seconds."""
+    """No RTP came from an answered leg for `silence` seconds, or (None) rtpengine has lost the leg."""
 
     leg: Leg
-    silence: float
+    silence: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class MediaRestarted:
-    """rtpengine was restarted under the call; its patches are to be made again."""
+class NewKey:
+    """rtpengine came back without the roll-over counter of this leg's SRTP: it needs a new key."""
+
+    leg: Leg
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,4 @@ class Command:
     done: asyncio.Future[Any] | None = field(default=None, repr=False)
 
 
-Signal = (
-    FromSession | Resolved | AttemptTimeout | RingTimeout | MaxDuration | MediaLost | MediaRestarted | Command
-)
+Signal = FromSession | Resolved | AttemptTimeout | RingTimeout | MaxDuration | MediaLost | NewKey | Command

@@ -134,11 +134,8 @@ class Wiring:
         await self._leave_room(wanted)
 
     def renew(self, leg: LegId) -> None:
-        """The leg's codec or the engine changed: connect it anew at the next `apply`."""
+        """The leg's codec changed: connect it anew at the next `apply`."""
         self._now.pop(leg, None)
-
-    def renew_all(self) -> None:
-        self._now.clear()
 
     async def repatch(self, ports: Mapping[LegId, int], legs: Mapping[LegId, Leg]) -> None:
         """The room's mixer moved these legs (its process was replaced): follow it."""
