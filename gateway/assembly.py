@@ -11,6 +11,7 @@ from gateway.api.readings import (
     app_readings,
     journal_readings,
     media_readings,
+    registry_readings,
     room_readings,
     sink_readings,
     transaction_readings,
@@ -27,7 +28,7 @@ from gateway.cdr.sinks import JsonLinesSink, Sink
 from gateway.cdr.sinks_sql import SqlSink
 from gateway.cdr.sinks_webhook import WebhookSink
 from gateway.config_models import Config
-from gateway.parts import EnginePart, JournalPart, RecorderPart, RoomsPart
+from gateway.parts import EnginePart, JournalPart, RecorderPart, RecoveryPart, RoomsPart
 from gateway.state_dir import Note, StateDir
 from gateway.telephony import Telephony
 from media import music
@@ -75,6 +76,7 @@ def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
             JournalPart(journal, config.journal_dir),
             RecorderPart(recorder),
             EnginePart(engine),
+            RecoveryPart(recorder, journal, bay),
             RoomsPart(rooms),
             telephony,
             http,
@@ -88,6 +90,7 @@ def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
     transports, transactions = telephony.transports, telephony.transactions
     metrics.add("app", lambda: app_readings(app))
     metrics.add("calls", figures.readings)
+    metrics.add("registry", lambda: registry_readings(telephony.calls.refused, telephony.agent.active))
     metrics.add("transport", lambda: transport_readings(transports.counters, transports.connections))
     metrics.add("transactions", lambda: transaction_readings(transactions.counters, transactions.active))
     metrics.add("journal", lambda: journal_readings(journal))

@@ -26,6 +26,14 @@ def app_readings(app: App) -> Iterator[Reading]:
         yield Reading("tandem_part_up", health.ok, "1 while the part is well.", labels={"part": name})
 
 
+def registry_readings(refused: Mapping[str, int], sessions: Mapping[str, int]) -> Iterator[Reading]:
+    """Calls answered 503 by cause, and what the session layer still holds by kind."""
+    for cause, number in refused.items():
+        yield Reading("tandem_calls_refused", number, "Calls answered 503.", "counter", {"cause": cause})
+    for kind, number in sessions.items():
+        yield Reading("tandem_sip_sessions", number, "What sessions hold.", labels={"kind": kind})
+
+
 def transport_readings(counters: Mapping[str, int], connections: int) -> Iterator[Reading]:
     """The transport layer's counters; TLS refusals by why and direction."""
     yield Reading("tandem_sip_connections", connections, "Open TCP and TLS connections.")
