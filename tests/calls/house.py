@@ -148,6 +148,13 @@ to = "center"
 """
 
 
+def _outside(media: tuple[int, int]) -> int:
+    """A free port that rtpengine will not want: the gateway refuses to listen inside [media] ports."""
+    while media[0] <= (port := ports.free_port()) <= media[1]:
+        continue
+    return port
+
+
 @contextlib.asynccontextmanager
 async def open_house(
     engine: Engine,
@@ -160,7 +167,7 @@ async def open_house(
     **texts: str,
 ) -> AsyncIterator[House]:
     """Start the gateway and its peers; at the end nothing may be left."""
-    plain, secure = ports.free_port(), ports.free_port()
+    plain, secure = _outside(engine.settings.ports), _outside(engine.settings.ports)
     center = center or ContactCenter()
     teams = teams or Teams(pki, media_addresses=["127.0.0.1"])
     center.gateway = ("127.0.0.1", secure if center.kind == "TLS" else plain)
