@@ -160,8 +160,6 @@ class Journal(Section):
 
     directory: FilePath | None = None
     """None = `journal` in `state_dir` (see Config.journal_dir)."""
-    keep_days: Annotated[int, Field(strict=True, ge=1, le=3650)] = 30
-    """Journals of finished calls older than this are removed once every sink has its rows."""
 
 
 class Webhook(Section):

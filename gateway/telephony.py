@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -24,7 +26,7 @@ from gateway.sip.transaction import TransactionLayer
 from gateway.sip.transaction_timers import Timers
 from gateway.sip.transport import TransportLayer
 from gateway.sip.transport_flow import Flow
-from gateway.sip.transport_types import Endpoint
+from gateway.sip.transport_types import Endpoint, TransportLimits
 from gateway.sip.useragent import UserAgent
 from gateway.trunks.probe import Prober
 from gateway.trunks.registry import Trunks
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from media.pool import RoomPool
 
 log = logging.getLogger("tandem.sip")
+
+END_LIMIT = 5.0
+"""Seconds that hanging up what is left at the end may take; the app gives a part ten."""
 
 
 class Telephony:
@@ -58,6 +63,9 @@ class Telephony:
             admit=self.trunks.admit,
             clock=clock,
             tls=_tls(config),
+            limits=TransportLimits(
+                connect_timeout=config.sip.connect_timeout, idle_timeout=config.sip.idle_timeout
+            ),
         )
         self.agent = UserAgent(None, self.resolver, clock, self)
         timers = Timers(t1=config.sip.t1, t2=config.sip.t2, t4=config.sip.t4)
@@ -102,7 +110,9 @@ class Telephony:
         """End what is still up, with BYE, then close every socket."""
         self.calls.draining = True
         await self.watch.close()
-        await self.calls.end_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_LIMIT):
+                await self.calls.end_all()
         await self.prober.close()
         await self.agent.close()
         await self.transactions.close()
@@ -110,7 +120,10 @@ class Telephony:
         await self.resolver.close()
 
     def health(self) -> Health:
-        return Health(True)
+        """Well while a trunk can be used: without one no call can be served."""
+        status = self.trunks.status(self.context.clock.now())
+        lost = [trunk.name for trunk in status if not trunk.usable]
+        return Health(len(lost) < len(status), f"no peer answers: {', '.join(lost)}" if lost else "")
 
     # ---- the session layer's application ----
 
@@ -138,11 +151,15 @@ class Telephony:
 
 def _tls(config: Config) -> TlsSettings | None:
     sip = config.sip
-    if sip.certificate is None and sip.trusted_roots is None:
+    if not any(endpoint.startswith("tls:") for endpoint in (*sip.listen, *_peers(config))):
         return None
     return TlsSettings(
         certificate=sip.certificate,
         private_key=sip.private_key,
-        trusted_roots=sip.trusted_roots,
-        require_client_certificate=sip.require_client_certificate and sip.trusted_roots is not None,
+        trusted_roots=sip.roots,
+        require_client_certificate=sip.require_client_certificate and sip.roots is not None,
     )
+
+
+def _peers(config: Config) -> list[str]:
+    return [peer for trunk in config.trunks for peer in trunk.peers]

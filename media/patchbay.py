@@ -55,8 +55,12 @@ class PatchBay:
         remote = parse_description(offer)
         selection = admit_offer(remote, media)
         anchor = Anchor(self, leg, media, srtp=selection.crypto is not None)
-        await anchor.start_from_offer(remote, selection)
         self.anchors[leg] = anchor
+        try:
+            await anchor.start_from_offer(remote, selection)
+        except BaseException:
+            await anchor.close()
+            raise
         return anchor
 
     async def offer_side(
@@ -64,8 +68,12 @@ class PatchBay:
     ) -> tuple[Anchor, bytes]:
         """Anchor a party that we call: its anchor and our offer. `accept_answer` follows."""
         anchor = Anchor(self, leg, media, srtp=media.srtp)
-        offer = await anchor.start_with_offer(codecs, telephone_event)
         self.anchors[leg] = anchor
+        try:
+            offer = await anchor.start_with_offer(codecs, telephone_event)
+        except BaseException:
+            await anchor.close()
+            raise
         return anchor, offer
 
     async def bridge(self, a: Anchor, b: Anchor) -> None:
@@ -114,7 +122,9 @@ class PatchBay:
         return Restored(tuple(lost), tuple(rekey))
 
     async def _end_strangers(self) -> int:
-        """Legs that were closed while rtpengine was away."""
+        """Legs that were closed while rtpengine was away; an engine of somebody else's may serve others too."""
+        if self.options.interfaces is None:
+            return 0
         calls = (await self.ng.command("list", limit=_ALL)).get("calls", [])
         strangers = [call for call in calls if call not in self.anchors]
         for call in strangers:

@@ -22,10 +22,11 @@ def free_port(*, also_udp: bool = True) -> int:
     raise RuntimeError("no free port on 127.0.0.1")
 
 
-def free_udp_range(count: int, *, low: int = 20000, high: int = 60000) -> tuple[int, int]:
+def free_udp_range(count: int, *, low: int = 20000, high: int = 32000) -> tuple[int, int]:
     """First and last port of `count` adjoining UDP ports, the first one even (RTP's habit).
 
-    The start is random, so that test runs beside each other rarely meet; every port is tried.
+    Below Linux's ephemeral ports, where everybody else's port 0 comes from. The start is random, so that
+    test runs beside each other rarely meet; every port is tried.
     """
     for _ in range(200):
         start = random.randrange(low, high - count, 2)
