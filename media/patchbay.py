@@ -122,7 +122,7 @@ class PatchBay:
         return Restored(tuple(lost), tuple(rekey))
 
     async def _end_strangers(self) -> int:
-        """Legs that were closed while rtpengine was away; an engine of somebody else's may serve others too."""
+        """Legs that were closed while rtpengine was away; an engine we only use may serve others too."""
         if self.options.interfaces is None:
             return 0
         calls = (await self.ng.command("list", limit=_ALL)).get("calls", [])
