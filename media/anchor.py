@@ -218,7 +218,8 @@ class Anchor:
         """Let the party hear a file (of `music.prepare`) instead of whom it is connected to.
 
         rtpengine would send both at once (facts media-prototype 4), so it is parked for the time of it.
-        Another file replaces the first. It ends with `stop_playing`, `park`, `patch` or a bridge.
+        Another file replaces the first. It ends with `stop_playing`, `park`, `patch` or a bridge. A file that
+        cannot be played is MediaRejected, and the party is connected as before.
         """
         async with self._lock:
             if not self._engine.established:
@@ -228,7 +229,12 @@ class Anchor:
                 if self._interrupted is not None:
                     await self._engine.point(None)
             self._music = (file, repeat)
-            await self._engine.play(file, repeat=repeat)
+            try:
+                await self._engine.play(file, repeat=repeat)
+            except MediaRejected:
+                self._music = None
+                await self._engine.point(self._interrupted)
+                raise
 
     async def stop_playing(self) -> None:
         """End the music; the party is connected again as it was before `play`. Nothing when none plays."""
@@ -262,18 +268,16 @@ class Anchor:
     # ---- after a restart of rtpengine -----------------------------------------------------------------
 
     async def reconnect(self) -> None:
-        """Connect everything again: a restored call has lost its source lock and its music.
-
-        The lock comes back with a target that has changed, so the leg is parked in between.
-        """
+        """Connect everything again: a restored call has lost its source locks and its music."""
         async with self._lock:
             if not self._engine.established:
                 return
             target, music = self._engine.target, self._music
-            await self._engine.point(None)
+            await self._engine.unlock()
             if music is not None:
+                await self._engine.point(None)
                 await self._engine.play(music[0], repeat=music[1])
-            elif target is not None:
+            else:
                 await self._engine.point(target)
 
     async def created(self) -> int:

@@ -169,13 +169,9 @@ class EngineLeg:
     async def offer(self, codecs: Sequence[Codec], telephone_event: int | None, *, rtcp_mux: bool) -> Outside:
         """Reserve the leg's ports and key for an offer of ours."""
         inside = _description(LOOPBACK, PARKED, "RTP/AVP", codecs, telephone_event)
-        try:
-            reply = await self._send(
-                "offer", from_tag="int", sdp=inside, **self._toward_ext(first=True, mux=rtcp_mux)
-            )
-        except BaseException:
-            await self.discard()
-            raise
+        reply = await self._send(
+            "offer", from_tag="int", sdp=inside, **self._toward_ext(first=True, mux=rtcp_mux)
+        )
         self.outside = _outside(reply)
         return self.outside
 
@@ -197,18 +193,13 @@ class EngineLeg:
     async def offered(self, party: Party) -> None:
         """The party's offer; `answer` has to follow."""
         first = self.party is None
-        try:
-            reply = await self._send(
-                "offer",
-                from_tag="ext",
-                to_tag=None if first else "int",
-                sdp=party.text(),
-                **self._toward_int(first=first),
-            )
-        except BaseException:
-            if first:
-                await self.discard()
-            raise
+        reply = await self._send(
+            "offer",
+            from_tag="ext",
+            to_tag=None if first else "int",
+            sdp=party.text(),
+            **self._toward_int(first=first),
+        )
         self.party = party
         self.inside_port = _outside(reply).port
 
@@ -315,6 +306,19 @@ class EngineLeg:
         await self.point(target)
         return made
 
+    async def unlock(self) -> None:
+        """Forget both far ends for a moment; `point` follows.
+
+        rtpengine locks a source when its address changes, and restores calls without their locks (facts
+        media-prototype 10).
+        """
+        party = self._known_party()
+        self.party = replace(party, port=PARKED, rtcp_port=None)
+        try:
+            await self._point(None)
+        finally:
+            self.party = party
+
     # ---- sounds of rtpengine's own ------------------------------------------------------------------
 
     async def play(self, file: Path, *, repeat: bool) -> None:
@@ -361,13 +365,6 @@ class EngineLeg:
         """
         tag = "ext" if self.party is not None else "int"
         return await self._ng.command("delete", call_id=self._leg, from_tag=tag, delete_delay=0)
-
-    async def discard(self) -> None:
-        """After a failed first offer: rtpengine keeps such a call, we do not."""
-        try:
-            await self._ng.command("delete", call_id=self._leg, delete_delay=0)
-        except Exception as error:
-            log.warning("discard_failed leg=%s cause=%s", self._leg, error)
 
     async def _send(self, name: str, **keys: Value | None) -> Reply:
         reply = await self._ng.command(

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from gateway.errors import MediaUnavailable
 
+_REAP_TRIES = 100
+
 
 @dataclass(slots=True)
 class Daemon:
@@ -30,11 +32,12 @@ class Daemon:
         self.reap()
         return _started(self.pid) == self.started
 
-    def reap(self) -> None:
-        """Take the exit status when it is a dead child of ours; its threads may need a moment to end."""
-        if self.pid > 0:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)
+    def reap(self) -> bool:
+        """Take the exit status of a dead child of ours; False while its threads have not all ended."""
+        try:
+            return self.pid <= 0 or os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+        except ChildProcessError:
+            return True
 
     async def ended(self, within: float | None = None) -> bool:
         """Wait until it is gone; False when it still runs after `within` seconds."""
@@ -59,11 +62,15 @@ class Daemon:
         """SIGTERM, after `patience` seconds SIGKILL; returns when it is gone."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not self.running:
-                return
+                break
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
             if await self.ended(patience):
-                return
+                break
+        for _ in range(_REAP_TRIES):
+            if self.reap():
+                break
+            await asyncio.sleep(0.01)
 
 
 def spawn(arguments: Sequence[str], *, stdin: bytes, log_file: Path, environment: dict[str, str]) -> Daemon:

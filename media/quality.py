@@ -15,6 +15,7 @@ from media.rtpengine import Reply
 class LegStatistics:
     """Figures of one leg, seen from us: received = from the party, sent = to the party.
 
+    packets_…, bytes_…: with rtcp-mux the RTCP packets count, too; music that rtpengine plays does not
     errors:      packets of the party that could not be used (wrong key, not authentic, wrong source)
     lost:        packets the far ends reported missing; jitter_ms and rtt_ms averages; mos 1.0..4.5. None
                  where no RTCP report with it came (rtpengine takes them from the peers' reports alone)

@@ -242,10 +242,8 @@ class RtpPeer(asyncio.DatagramProtocol):
         key = re.search(r"^a=crypto:\d+ AES_CM_128_HMAC_SHA1_80 inline:([^|\s]+)", text, re.M)
         self.connect(host, port, base64.b64decode(key.group(1)) if key else None)
         control = re.search(r"^a=rtcp:(\d+)", text, re.M)
-        self.remote_rtcp = (
-            host,
-            port if "a=rtcp-mux" in text else int(control.group(1)) if control else port + 1,
-        )
+        other = int(control.group(1)) if control else port + 1
+        self.remote_rtcp = (host, port if self.rtcp_mux and "a=rtcp-mux" in text else other)
 
     def connect(self, host: str, port: int, key: bytes | None = None) -> None:
         """As `follow`, without a description."""
