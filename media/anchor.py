@@ -19,7 +19,8 @@ from gateway.model import LegId
 from gateway.sip.sdp import SUITE, AudioDescription, Codec, Direction, parse_description
 from gateway.sip.sdp_compose import Description, stamp_origin
 from gateway.sip.sdp_policy import MediaPolicy, Selection, admit_answer, admit_offer
-from media.engine_leg import LIFETIME, EngineLeg, Outside, Party, Target
+from media.engine_leg import EngineLeg
+from media.engine_sdp import LIFETIME, Outside, Party, Target
 from media.mki import MkiSearch
 from media.quality import LegStatistics, read_statistics
 
@@ -164,7 +165,7 @@ class Anchor:
             self._note(remote, selection)
             if changed:
                 self._listen()
-            self._local = self._answer_text(replace(outside, tag=party.tag), remote, selection)
+            self._local = self._answer_text(outside, remote, selection)
             self._offered = None
             text = self._local.text()
         if before != (self.codec, self.telephone_event):
@@ -375,8 +376,9 @@ class Anchor:
 
     def _answer_text(self, outside: Outside, remote: AudioDescription, selection: Selection) -> Description:
         assert self.codec is not None
+        crypto = selection.crypto
         description = self._describe(
-            outside,
+            outside if crypto is None else replace(outside, tag=crypto.tag),
             (self.codec,),
             selection.telephone_event,
             selection.direction,
@@ -441,7 +443,6 @@ def _party(remote: AudioDescription, selection: Selection, codecs: tuple[Codec, 
         codecs=codecs,
         telephone_event=selection.telephone_event,
         key=crypto.key if crypto else None,
-        tag=crypto.tag if crypto else 1,
         mki=crypto.mki if crypto else None,
         rtcp_port=remote.rtcp_port,
         rtcp_mux=remote.rtcp_mux,

@@ -14,18 +14,25 @@ from typing import Final
 
 from gateway.errors import MediaRejected
 from gateway.model import LegId
-from gateway.sip.sdp import SUITE, Codec, parse_description
+from gateway.sip.sdp import Codec
+from media.engine_sdp import (
+    LOOPBACK,
+    OPUS,
+    PARKED,
+    Crossing,
+    Outside,
+    Party,
+    Target,
+    crossing_description,
+    description,
+    read_outside,
+)
 from media.rtpengine import NgClient, Reply, Value
 
 log = logging.getLogger("tandem.media")
 
-PARKED: Final = 9
-"""Inside port of a leg that is connected to nothing (discard)."""
-LOOPBACK: Final = "127.0.0.1"
-LIFETIME: Final = "|2^31"
 _FOREVER: Final = 1_000_000
-_OPUS: Final = "opus/48000/2"
-_CROSSING_CODECS: Final = (_OPUS, "telephone-event")
+_CROSSING_CODECS: Final = (OPUS, "telephone-event")
 
 _LOCKED: Final = ("port-latching", "strict-source", "endpoint-learning-off")
 _LEARNING: Final = ("port-latching", "strict-source", "endpoint-learning-heuristic")
@@ -44,94 +51,6 @@ _SDES: Final = (
     "no-NULL_HMAC_SHA1_80",
     "no-NULL_HMAC_SHA1_32",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Party:
-    """The external party as rtpengine is told: what was admitted, no more.
-
-    codecs: one once it is agreed, several only while we offer
-    key:    base64 of its SRTP key and salt, None for plain RTP; mki: (value, length) that its packets carry
-    """
-
-    address: str
-    port: int
-    codecs: tuple[Codec, ...]
-    telephone_event: int | None = None
-    key: str | None = None
-    tag: int = 1
-    mki: tuple[int, int] | None = None
-    rtcp_port: int | None = None
-    rtcp_mux: bool = False
-
-    def text(self, *, tag: int | None = None, reserved: Sequence[int] = ()) -> str:
-        """Its description; `tag` replaces the crypto tag (an answer has to repeat the offer's).
-
-        reserved: payload types that rtpengine shall not give to a codec of its own
-        """
-        lines = [f"a=rtpmap:{number} X-RESERVED-{number}/8000" for number in reserved]
-        if self.key is not None:
-            mki = f"|{self.mki[0]}:{self.mki[1]}" if self.mki else ""
-            lines.append(
-                f"a=crypto:{self.tag if tag is None else tag} {SUITE} inline:{self.key}{LIFETIME}{mki}"
-            )
-        if self.rtcp_mux:
-            lines.append("a=rtcp-mux")
-        elif self.rtcp_port is not None:
-            lines.append(f"a=rtcp:{self.rtcp_port}")
-        profile = "RTP/AVP" if self.key is None else "RTP/SAVP"
-        return _description(
-            self.address, self.port, profile, self.codecs, self.telephone_event, lines, reserved=reserved
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """What two legs speak inside when their telephone-events have different numbers.
-
-    rtpengine passes event packets on unchanged, also while it converts speech, unless the clock changes with
-    the codec. So both legs speak Opus at 48000 inside: each renumbers and rescales between that and its
-    party. It costs 5 % of a core: a leg that is still to be called is better offered the other one's number.
-    """
-
-    codec_number: int
-    event_number: int
-    reserved: tuple[int, ...]
-
-
-def crossing(one: int, other: int) -> Crossing:
-    """For parties with these event numbers; rtpengine takes the first free ones from 96 on."""
-    first = next(n for n in range(96, 127) if not {n, n + 1} & {one, other})
-    return Crossing(first, first + 1, tuple(range(96, first)))
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What the inside half is connected to: a port on 127.0.0.1 and what is spoken there."""
-
-    port: int
-    codec: Codec
-    telephone_event: int | None
-    crossing: Crossing | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """Our end toward the party, as rtpengine made it; it may not change while the leg lives (T21).
-
-    key: base64 of our SRTP key and salt, None for plain RTP; tag: of its crypto line
-    """
-
-    address: str
-    port: int
-    key: str | None
-    tag: int
-    rtcp_port: int
-    rtcp_mux: bool
-
-    @property
-    def fixed(self) -> tuple[str, int, str | None]:
-        return self.address, self.port, self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +87,11 @@ class EngineLeg:
 
     async def offer(self, codecs: Sequence[Codec], telephone_event: int | None, *, rtcp_mux: bool) -> Outside:
         """Reserve the leg's ports and key for an offer of ours."""
-        inside = _description(LOOPBACK, PARKED, "RTP/AVP", codecs, telephone_event)
+        inside = description(LOOPBACK, PARKED, "RTP/AVP", codecs, telephone_event)
         reply = await self._send(
             "offer", from_tag="int", sdp=inside, **self._toward_ext(first=True, mux=rtcp_mux)
         )
-        self.outside = _outside(reply)
+        self.outside = read_outside(reply)
         return self.outside
 
     async def answered(self, party: Party) -> None:
@@ -182,10 +101,10 @@ class EngineLeg:
             await self.point(self.target)
             return
         reply = await self._send(
-            "answer", from_tag="int", to_tag="ext", sdp=party.text(), flags=self._ext_flags
+            "answer", from_tag="int", to_tag="ext", sdp=party.text(self._tag), flags=self._ext_flags
         )
         self.party = party
-        self.inside_port = _outside(reply).port
+        self.inside_port = read_outside(reply).port
         self.established = True
 
     # ---- the party calls us ----------------------------------------------------------------------
@@ -197,11 +116,11 @@ class EngineLeg:
             "offer",
             from_tag="ext",
             to_tag=None if first else "int",
-            sdp=party.text(),
+            sdp=party.text(self._tag),
             **self._toward_int(first=first),
         )
         self.party = party
-        self.inside_port = _outside(reply).port
+        self.inside_port = read_outside(reply).port
 
     async def answer(self, codec: Codec) -> Outside:
         """Our answer to `offered`, spoken in `codec`; patched as before when it was patched."""
@@ -214,11 +133,11 @@ class EngineLeg:
             "answer",
             from_tag="ext",
             to_tag="int",
-            sdp=_description(LOOPBACK, spoken.port, "RTP/AVP", [codec], spoken.telephone_event),
+            sdp=description(LOOPBACK, spoken.port, "RTP/AVP", [codec], spoken.telephone_event),
             flags=(*_LOCKED, *self._more_flags),
             SDES=_SDES,
         )
-        outside = self._unchanged(_outside(reply))
+        outside = self._unchanged(read_outside(reply))
         self.established = True
         if target is not None and not direct:
             await self.point(target)
@@ -247,16 +166,16 @@ class EngineLeg:
             "offer",
             from_tag="int",
             to_tag="ext",
-            sdp=_description(LOOPBACK, spoken.port, "RTP/AVP", [spoken.codec], spoken.telephone_event),
+            sdp=description(LOOPBACK, spoken.port, "RTP/AVP", [spoken.codec], spoken.telephone_event),
             codec=conversion,
             **self._toward_ext(first=False, mux=False),
         )
-        outside = _outside(reply)
+        outside = read_outside(reply)
         await self._send(
             "answer",
             from_tag="int",
             to_tag="ext",
-            sdp=party.text(tag=outside.tag),
+            sdp=party.text(outside.tag),
             flags=(*self._ext_flags, *self._more_flags),
         )
         return outside
@@ -269,7 +188,7 @@ class EngineLeg:
             "offer",
             from_tag="ext",
             to_tag="int",
-            sdp=party.text(reserved=reserved),
+            sdp=party.text(self._tag, reserved=reserved),
             codec={"mask": [str(party.codecs[0]), "telephone-event"], "transcode": _CROSSING_CODECS},
             **self._toward_int(first=False),
         )
@@ -280,11 +199,11 @@ class EngineLeg:
             "answer",
             from_tag="ext",
             to_tag="int",
-            sdp=_crossing_description(target.port, crossing),
+            sdp=crossing_description(target.port, crossing),
             flags=(*_LOCKED, *self._more_flags),
             SDES=_SDES,
         )
-        return _outside(reply)
+        return read_outside(reply)
 
     async def rekey(self) -> Outside:
         """A new key of ours on the same port: rtpengine gives one when the leg has been plain RTP in between.
@@ -398,6 +317,11 @@ class EngineLeg:
         }
 
     @property
+    def _tag(self) -> int:
+        """Crypto tag of the whole session, whatever tags the party uses in its descriptions (T15)."""
+        return self.outside.tag if self.outside is not None and self.outside.tag else 1
+
+    @property
     def _more_flags(self) -> tuple[str, ...]:
         return ("inject-DTMF",) if self.injecting else ()
 
@@ -419,56 +343,3 @@ class EngineLeg:
         if self.outside is None:
             self.outside = outside
         return outside
-
-
-def _description(
-    address: str,
-    port: int,
-    profile: str,
-    codecs: Sequence[Codec],
-    telephone_event: int | None,
-    attributes: Sequence[str] = (),
-    reserved: Sequence[int] = (),
-) -> str:
-    family = "IP6" if ":" in address else "IP4"
-    formats = [*(codec.payload_type for codec in codecs), *reserved]
-    maps = [f"a=rtpmap:{codec.payload_type} {codec.rtpmap}" for codec in codecs]
-    if telephone_event is not None:
-        formats.append(telephone_event)
-        maps += [f"a=rtpmap:{telephone_event} telephone-event/8000", f"a=fmtp:{telephone_event} 0-16"]
-    lines = [
-        "v=0",
-        f"o=- 1 1 IN {family} {address}",
-        "s=-",
-        f"c=IN {family} {address}",
-        "t=0 0",
-        f"m=audio {port} {profile} {' '.join(map(str, formats))}",
-        *maps,
-        "a=ptime:20",
-        "a=sendrecv",
-        *attributes,
-    ]
-    return "".join(line + "\r\n" for line in lines)
-
-
-def _crossing_description(port: int, crossing: Crossing) -> str:
-    codec, event = crossing.codec_number, crossing.event_number
-    return (
-        f"v=0\r\no=- 1 1 IN IP4 {LOOPBACK}\r\ns=-\r\nc=IN IP4 {LOOPBACK}\r\nt=0 0\r\n"
-        f"m=audio {port} RTP/AVP {codec} {event}\r\na=rtpmap:{codec} {_OPUS}\r\n"
-        f"a=rtpmap:{event} telephone-event/48000\r\na=fmtp:{event} 0-16\r\na=ptime:20\r\na=sendrecv\r\n"
-    )
-
-
-def _outside(reply: Reply) -> Outside:
-    """Address, port and key in a description made by rtpengine."""
-    described = parse_description(str(reply["sdp"]).encode())
-    line = described.crypto[0] if described.crypto else None
-    return Outside(
-        address=described.address,
-        port=described.port,
-        key=line.key if line else None,
-        tag=line.tag if line else 0,
-        rtcp_port=described.rtcp_port or described.port + 1,
-        rtcp_mux=described.rtcp_mux,
-    )

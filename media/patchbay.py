@@ -12,7 +12,8 @@ from gateway.model import LegId
 from gateway.sip.sdp import Codec, parse_description
 from gateway.sip.sdp_policy import MediaPolicy, admit_offer
 from media.anchor import Anchor as Anchor
-from media.engine_leg import EngineOptions, Target, crossing
+from media.engine_leg import EngineOptions
+from media.engine_sdp import Target, crossing
 from media.rtpengine import NgClient
 
 log = logging.getLogger("tandem.media")
