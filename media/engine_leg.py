@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from gateway.errors import MediaRejected
+from gateway.errors import MediaError, MediaRejected
 from gateway.model import LegId
 from gateway.sip.sdp import Codec
 from media.engine_sdp import (
@@ -142,6 +142,14 @@ class EngineLeg:
         if target is not None and not direct:
             await self.point(target)
         return outside
+
+    async def restore(self, party: Party | None) -> None:
+        """What the party changed to was refused: everything as it was before, where rtpengine lets us."""
+        self.party = party
+        try:
+            await self.point(self.target)
+        except MediaError as error:
+            log.warning("not_restored leg=%s cause=%s", self._leg, error.text)
 
     # ---- patching --------------------------------------------------------------------------------
 
