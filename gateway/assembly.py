@@ -66,7 +66,8 @@ def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
     metrics, figures = Metrics(), CallMetrics()
     journal.subscribe(lambda entry: figures.observe(entry.event))
     tokens = {token.name: token.secret.get_secret_value() for token in config.http.tokens}
-    http = HttpApi(config.http.listen, status=lambda: app, metrics=metrics, tokens=tokens)
+    readers = [token.name for token in config.http.tokens if token.access == "read"]
+    http = HttpApi(config.http.listen, status=lambda: app, metrics=metrics, tokens=tokens, readers=readers)
     note = Note(config.gateway.state_dir, lambda: http.address)
     http.add_token("this machine", note.token)
     http.add_routes(trunk_routes(lambda: telephony.trunks.status(telephony.context.clock.now())))

@@ -111,6 +111,8 @@ class Media(Section):
     music: FilePath | None = None
     """WAV or raw file; None = the music that comes with Tandem."""
     hold_music: Literal["remaining", "alone", "never"] = "remaining"
+    join_tone: Flag = False
+    """Whether those in a conference hear a short tone when somebody joins."""
     rtp_timeout: SecondsOrOff = 60.0
     """A leg from which no RTP comes for so long, and which is not held, is hung up; 0 = never."""
 
@@ -133,6 +135,8 @@ class Token(Section):
 
     name: Name
     secret: Secret
+    access: Literal["all", "read"] = "all"
+    """"read": it may ask for calls, events and call detail and command nothing."""
 
 
 class Http(Section):

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from aiohttp import web
 
 from gateway.api.problems import Handler, Problem
 
 PREFIX = "/api/"
+_READING = ("GET", "HEAD")
 WHO = web.RequestKey("who", str)
 """Name of the token that a request showed."""
 
 
 class BearerTokens:
-    """Tokens by name. Only digests are kept; comparing takes the same time for every token."""
+    """Tokens by name. Only digests are kept; comparing takes the same time for every token.
 
-    def __init__(self, tokens: Mapping[str, str]) -> None:
+    readers: names of those that may look and not touch: only GET and HEAD
+    """
+
+    def __init__(self, tokens: Mapping[str, str], readers: Collection[str] = ()) -> None:
         self._digests = {name: _digest(secret) for name, secret in tokens.items()}
+        self._readers = frozenset(readers)
 
     def name_of(self, authorization: str) -> str | None:
         """Whose token the Authorization header shows; None when nobody's."""
@@ -42,6 +47,13 @@ class BearerTokens:
                     401,
                     "a bearer token of [http] tokens is needed",
                     headers={"WWW-Authenticate": 'Bearer realm="tandem"'},
+                )
+            if name in self._readers and request.method not in _READING:
+                raise Problem(
+                    403,
+                    f'the token {name!r} may only read: use one whose [http] tokens entry has access = "all"',
+                    headers={"WWW-Authenticate": 'Bearer realm="tandem", error="insufficient_scope"'},
+                    reason="read_only_token",
                 )
             request[WHO] = name
         return await handler(request)

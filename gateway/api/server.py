@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import web
 
 from gateway.api.auth import BearerTokens
+from gateway.api.house_routes import Status, house_operations
 from gateway.api.metrics import Metrics
+from gateway.api.openapi import openapi_operation
 from gateway.api.problems import problem_response, problems
 from gateway.app import Health
 from gateway.config_types import split_address
@@ -22,21 +21,6 @@ log = logging.getLogger("tandem.api")
 MAX_BODY = 256 * 1024
 _SERVER = "Tandem"
 _HANDLER_GRACE = 3.0
-
-
-class Status(Protocol):
-    """What the health pages ask; `gateway.app.App` is one."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    @property
-    def state(self) -> str: ...
-
-    @property
-    def calls(self) -> int: ...
-
-    def health(self) -> Mapping[str, Health]: ...
 
 
 class _Connection(web.RequestHandler):
@@ -61,17 +45,28 @@ class _Connection(web.RequestHandler):
 class HttpApi:
     """A part of the gateway. Further rooms add their routes with `add_routes` before `start`.
 
-    listen: `address:port`; port 0 takes a free one, `address` tells which
+    listen:  `address:port`; port 0 takes a free one, `address` tells which
+    readers: names of the tokens that may look and not touch
     """
 
     name = "http"
 
     def __init__(
-        self, listen: str, *, status: Callable[[], Status], metrics: Metrics, tokens: Mapping[str, str]
+        self,
+        listen: str,
+        *,
+        status: Callable[[], Status],
+        metrics: Metrics,
+        tokens: Mapping[str, str],
+        readers: Iterable[str] = (),
     ) -> None:
-        self._listen, self._status, self._metrics = listen, status, metrics
-        self._tokens = dict(tokens)
-        self._routes: list[web.AbstractRouteDef] = []
+        self._listen = listen
+        self._tokens, self._readers = dict(tokens), frozenset(readers)
+        self._routes: list[web.AbstractRouteDef] = [
+            *house_operations(status, metrics),
+            openapi_operation(lambda: self._routes),
+        ]
+        self._stopping: list[Callable[[], Awaitable[None]]] = []
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
 
@@ -83,6 +78,10 @@ class HttpApi:
         """One more that may use the control API; before `start`."""
         self._tokens[name] = secret
 
+    def on_stopping(self, close: Callable[[], Awaitable[None]]) -> None:
+        """`close` is called when the server stops, to end what would not end by itself."""
+        self._stopping.append(close)
+
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens; only after `start`."""
@@ -93,19 +92,12 @@ class HttpApi:
 
     async def start(self) -> None:
         app = web.Application(
-            middlewares=[problems, BearerTokens(self._tokens).middleware],
+            middlewares=[problems, BearerTokens(self._tokens, self._readers).middleware],
             client_max_size=MAX_BODY,
             logger=log,
         )
         app.on_response_prepare.append(_sign)
-        app.add_routes(
-            [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics.handler),
-                *self._routes,
-            ]
-        )
+        app.add_routes(self._routes)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HANDLER_GRACE)
         await runner.setup()
         inner = runner.server
@@ -129,6 +121,11 @@ class HttpApi:
         runner, self._runner = self._runner, None
         if server is not None:
             server.close()
+        for close in self._stopping:
+            try:
+                await close()
+            except Exception:
+                log.exception("event=http_stop_failed")
         if runner is not None:
             await runner.shutdown()
             await runner.cleanup()
@@ -137,24 +134,6 @@ class HttpApi:
 
     def health(self) -> Health:
         return Health(self._server is not None and self._server.is_serving(), "")
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        """The process is alive and its loop runs; what its parts think is for /readyz."""
-        return web.json_response({"status": "ok"})
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        """200 while calls may be sent here, 503 otherwise, with what each part says."""
-        status = self._status()
-        ready = status.ready
-        document: dict[str, Any] = {
-            "ready": ready,
-            "state": str(status.state),
-            "calls": status.calls,
-            "parts": {name: asdict(health) for name, health in status.health().items()},
-        }
-        return web.Response(
-            status=200 if ready else 503, text=json.dumps(document), content_type="application/json"
-        )
 
 
 async def _sign(_: web.Request, response: web.StreamResponse) -> None:

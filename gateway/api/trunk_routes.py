@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.api.operation import Asked, Operation, json_answer, json_response
 from gateway.trunks.trunk import TrunkStatus
 
 
-def trunk_routes(status: Callable[[], Iterable[TrunkStatus]]) -> list[web.AbstractRouteDef]:
-    async def trunks(_: web.Request) -> web.Response:
-        return web.json_response({"trunks": [_plain(asdict(one)) for one in status()]})
-
-    return [web.get("/api/v1/trunks", trunks)]
+@dataclass(frozen=True, slots=True)
+class TrunkList:
+    trunks: list[TrunkStatus]
 
 
-def _plain(value: Any) -> Any:
-    """JSON-ready: times in ISO 8601, tuples as lists."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    return value
+def trunk_routes(status: Callable[[], Iterable[TrunkStatus]]) -> list[Operation]:
+    async def trunks(_: Asked[None, None]) -> web.Response:
+        return json_response(TrunkList, TrunkList(list(status())))
+
+    return [
+        Operation(
+            method="GET",
+            path="/api/v1/trunks",
+            name="listTrunks",
+            tag="trunks",
+            summary="Trunks and their peers, as the gateway sees them",
+            handler=trunks,
+            answers=(json_answer(200, "All trunks, in the order of the configuration", TrunkList),),
+        )
+    ]
