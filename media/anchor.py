@@ -7,12 +7,13 @@ inside half moves (T15, T16, T21). What rtpengine has to do for it is in `engine
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.errors import MediaError, MediaRejected, SdpError
 from gateway.model import LegId
@@ -23,6 +24,7 @@ from media.engine_leg import EngineLeg
 from media.engine_sdp import LIFETIME, Outside, Party, Target
 from media.mki import MkiSearch
 from media.quality import LegStatistics, read_statistics
+from media.snapshot import AnchorState, EngineState, to_record
 
 if TYPE_CHECKING:
     from media.patchbay import PatchBay
@@ -111,7 +113,7 @@ class Anchor:
 
     async def answer(self, codec: Codec | None = None) -> bytes:
         """Our answer to the party's offer, in `codec` or the first common one; again: the same text."""
-        async with self._lock:
+        async with self._turn():
             selection = self._selection
             if selection is None or self.remote is None or self._offered is not None:
                 raise MediaRejected("there is no offer to answer")
@@ -129,7 +131,7 @@ class Anchor:
     async def accept_answer(self, body: bytes) -> None:
         """The party's answer to our offer; that of another fork, or the same once more, is welcome too."""
         remote = parse_description(body)
-        async with self._lock:
+        async with self._turn():
             if self._offered is None:
                 raise MediaRejected("there is no offer that could be answered")
             selection = admit_answer(remote, parse_description(self._offered.text()), self.policy)
@@ -149,7 +151,7 @@ class Anchor:
         """A re-INVITE or UPDATE of the party: new address, key, direction. Our answer; the patch stays."""
         remote = parse_description(body)
         selection = admit_offer(remote, self.policy)
-        async with self._lock:
+        async with self._turn():
             if (selection.crypto is not None) != self._engine.srtp:
                 raise SdpError(488, "change between RTP and SRTP in a running session")
             before = (self.codec, self.telephone_event)
@@ -159,8 +161,13 @@ class Anchor:
             outside = self._engine.outside
             changed = party != self._engine.party or outside is None
             if changed or outside is None:
-                await self._engine.offered(party)
-                outside = await self._engine.answer(codec)
+                known = self._engine.party
+                try:
+                    await self._engine.offered(party)
+                    outside = await self._engine.answer(codec)
+                except MediaError:
+                    await self._engine.restore(known)
+                    raise
             self.codec = codec
             self._note(remote, selection)
             if changed:
@@ -174,7 +181,7 @@ class Anchor:
 
     async def local_offer(self, direction: Direction = Direction.SENDRECV) -> bytes:
         """An offer of ours in a running session: same port, same key; the version moves with the text."""
-        async with self._lock:
+        async with self._turn():
             self._offered = self._local = self._refresh(direction)
             return self._local.text()
 
@@ -183,7 +190,7 @@ class Anchor:
 
         Needed when rtpengine was restarted under a call whose counter had moved (facts media-prototype 10).
         """
-        async with self._lock:
+        async with self._turn():
             await self._engine.rekey()
             self._offered = self._local = self._refresh(Direction.SENDRECV)
             return self._local.text()
@@ -193,7 +200,7 @@ class Anchor:
     async def park(self) -> None:
         """Connect the party to nothing: it hears nothing and nobody hears it. Ends music, too."""
         self._bay.forget_bridge(self)
-        async with self._lock:
+        async with self._turn():
             await self._silence()
             await self._engine.point(None)
 
@@ -209,9 +216,12 @@ class Anchor:
         self._bay.forget_bridge(self)
         await self.connect(Target(port, spoken, telephone_event or self.telephone_event))
 
-    async def connect(self, target: Target) -> None:
-        """`patch` for PatchBay, which keeps its bridges in mind itself."""
-        async with self._lock:
+    async def connect(self, target: Target, *, after_music: bool = False) -> None:
+        """`patch` for PatchBay, which keeps its bridges itself; `after_music` lets music go on first."""
+        async with self._turn():
+            if after_music and self._music is not None:
+                self._interrupted = target
+                return
             await self._silence()
             await self._engine.point(target)
 
@@ -222,7 +232,7 @@ class Anchor:
         Another file replaces the first. It ends with `stop_playing`, `park`, `patch` or a bridge. A file that
         cannot be played is MediaRejected, and the party is connected as before.
         """
-        async with self._lock:
+        async with self._turn():
             if not self._engine.established:
                 raise MediaRejected("the party has not been answered, it cannot hear anything yet")
             if self._music is None:
@@ -239,7 +249,7 @@ class Anchor:
 
     async def stop_playing(self) -> None:
         """End the music; the party is connected again as it was before `play`. Nothing when none plays."""
-        async with self._lock:
+        async with self._turn():
             if self._music is not None:
                 await self._silence()
                 if self._interrupted is not None:
@@ -260,7 +270,7 @@ class Anchor:
             raise MediaRejected(
                 "not a digit" if digit not in _DIGITS else "the party takes no telephone-event"
             )
-        async with self._lock:
+        async with self._turn():
             if await self._engine.inject():
                 await asyncio.sleep(_PRIMING)
             await self._engine.send_digit(_DIGITS.index(digit), ms)
@@ -270,7 +280,7 @@ class Anchor:
 
     async def reconnect(self) -> None:
         """Connect everything again: a restored call has lost its source locks and its music."""
-        async with self._lock:
+        async with self._turn():
             if not self._engine.established:
                 return
             target, music = self._engine.target, self._music
@@ -290,6 +300,47 @@ class Anchor:
     @property
     def srtp(self) -> bool:
         return self._engine.srtp
+
+    # ---- after a restart of the gateway ------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `PatchBay.restore` needs, JSON-ready. It holds the leg's SRTP keys: not for logs."""
+        engine = self._engine
+        return to_record(
+            AnchorState(
+                leg=self.leg,
+                policy=self.policy,
+                remote=self.remote,
+                codec=self.codec,
+                telephone_event=self.telephone_event,
+                selection=self._selection,
+                offered=self._offered,
+                local=self._local,
+                music=self._music,
+                interrupted=self._interrupted,
+                announced_mki=self._mki.announced if self._mki else None,
+                engine=EngineState(
+                    srtp=engine.srtp,
+                    party=engine.party,
+                    outside=engine.outside,
+                    inside_port=engine.inside_port,
+                    target=engine.target,
+                    established=engine.established,
+                    injecting=engine.injecting,
+                ),
+            )
+        )
+
+    def revive(self, state: AnchorState) -> None:
+        """Be the anchor of that snapshot again. For PatchBay; nothing is said to rtpengine."""
+        self.remote, self.codec, self.telephone_event = state.remote, state.codec, state.telephone_event
+        self._selection, self._offered, self._local = state.selection, state.offered, state.local
+        self._music, self._interrupted = state.music, state.interrupted
+        engine, was = self._engine, state.engine
+        engine.party, engine.outside, engine.inside_port = was.party, was.outside, was.inside_port
+        engine.target, engine.established, engine.injecting = was.target, was.established, was.injecting
+        if was.party is not None and was.party.key is not None:
+            self._mki = MkiSearch(state.announced_mki, was.party.mki)
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -312,6 +363,14 @@ class Anchor:
             except MediaError as error:
                 log.warning("delete_failed leg=%s cause=%s", self.leg, error)
                 return LegStatistics()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One command at a time; none once it is closed, for rtpengine would begin the leg anew."""
+        async with self._lock:
+            if self.closed:
+                raise MediaRejected("the leg is closed")
+            yield
 
     async def _silence(self) -> None:
         if self._music is not None:
@@ -347,22 +406,21 @@ class Anchor:
             self._mki = MkiSearch(announced)
         self._mki.restart()
         if self._listening is None or self._listening.done():
-            self._listening = asyncio.get_running_loop().create_task(
-                self._search(self._mki), name="mki-search"
-            )
+            self._listening = asyncio.get_running_loop().create_task(self._search(), name="mki-search")
 
-    async def _search(self, search: MkiSearch) -> None:
+    async def _search(self) -> None:
         pause = _FIRST_LOOK
-        while not self.closed:
+        while self._mki is not None:
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, _LAST_LOOK)
+            search = self._mki
             try:
                 figures = await self.statistics()
                 found = search.look(figures.packets_received, figures.errors)
                 if found:
                     return
                 if found is False:
-                    async with self._lock:
+                    async with self._turn():
                         await self._try_reading(search)
             except MediaError as error:
                 log.debug("mki_search_paused leg=%s cause=%s", self.leg, error.text)

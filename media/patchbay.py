@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.errors import MediaRejected
 from gateway.model import LegId
@@ -15,6 +16,7 @@ from media.anchor import Anchor as Anchor
 from media.engine_leg import EngineOptions
 from media.engine_sdp import Target, crossing
 from media.rtpengine import NgClient
+from media.snapshot import from_record
 
 log = logging.getLogger("tandem.media")
 
@@ -77,6 +79,18 @@ class PatchBay:
             raise
         return anchor, offer
 
+    def restore(self, record: dict[str, Any]) -> Anchor:
+        """After a restart of the gateway: the anchor of an `Anchor.snapshot` in an rtpengine that has run on.
+
+        Patches and music go on as they are; bridge again those who were bridged, so that it is known here.
+        Raises SnapshotError. When all are back call `restored` if rtpengine has been restarted meanwhile.
+        """
+        state = from_record(record)
+        anchor = Anchor(self, state.leg, state.policy, srtp=state.engine.srtp)
+        anchor.revive(state)
+        self.anchors[state.leg] = anchor
+        return anchor
+
     async def bridge(self, a: Anchor, b: Anchor) -> None:
         """Let two parties hear each other, also with different codecs (b's side is converted then).
 
@@ -87,10 +101,16 @@ class PatchBay:
         self.forget_bridge(a)
         self.forget_bridge(b)
         self._bridges[a.leg], self._bridges[b.leg] = b, a
+        await self._connect(a, b, after_music=False)
+
+    async def _connect(self, a: Anchor, b: Anchor, *, after_music: bool) -> None:
+        if a.codec is None or b.codec is None:
+            raise MediaRejected("a leg without an agreed codec cannot be bridged")
         event, other = a.telephone_event, b.telephone_event
         numbers = None if event is None or other is None or event == other else crossing(event, other)
-        await a.connect(Target(b.inside_port, a.codec, event, numbers))
-        await b.connect(Target(a.inside_port, a.codec, event if event is not None else other, numbers))
+        inside = event if event is not None else other
+        await a.connect(Target(b.inside_port, a.codec, inside, numbers), after_music=after_music)
+        await b.connect(Target(a.inside_port, a.codec, inside, numbers), after_music=after_music)
 
     async def restored(self, *, rekey_after: float = REKEY_AFTER) -> Restored:
         """rtpengine was away and is back (Engine.on_restarted): connect every leg, end what is not ours.
@@ -136,7 +156,7 @@ class PatchBay:
         """The party agreed on another codec or event number: make both inside halves match again."""
         other = self._bridges.get(anchor.leg)
         if other is not None:
-            await self.bridge(anchor, other)
+            await self._connect(anchor, other, after_music=True)
 
     def forget_bridge(self, anchor: Anchor) -> None:
         """It is connected otherwise now; its former partner stays pointed at it until told otherwise."""

@@ -71,6 +71,7 @@ class RtpPeer(asyncio.DatagramProtocol):
     srtp:   offer and demand SRTP with AES_CM_128_HMAC_SHA1_80
     mki:    bytes put before the authentication tag of what it sends (RFC 3711 3.1), whatever the SDP says
     rtcp:   seconds between sender reports, 0 for none
+    drop:   (attribute) share of its packets that get lost on the way, 0..1
     """
 
     def __init__(self) -> None:
@@ -99,6 +100,7 @@ class RtpPeer(asyncio.DatagramProtocol):
         self.sent = 0
         self.sending = True
         self.drop = 0.0
+        self._owed = 0.0
         self._sender: pylibsrtp.Session | None = None
         self._receiver: pylibsrtp.Session | None = None
         self._transport: asyncio.DatagramTransport | None = None
@@ -402,7 +404,9 @@ class RtpPeer(asyncio.DatagramProtocol):
         frame = self._frames[self._position % len(self._frames)]
         self._position += 1
         self.sequence = (self.sequence + 1) & 0xFFFF
-        if self.drop and random.random() < self.drop:
+        self._owed += self.drop
+        if self._owed >= 1:
+            self._owed -= 1
             return
         self._send(PAYLOAD_TYPES[self.codec], self.timestamp, frame)
 
