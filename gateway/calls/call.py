@@ -8,21 +8,29 @@ mutes and members are data, and `rewire` makes the sound agree with them.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from gateway.calls.audibility import Hold, MusicPolicy, Participant, audibility
+from gateway.calls.audibility import Hold, MusicPolicy, Supervision, SupervisorMode
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Dialling, Order
-from gateway.calls.digits import dtmf_of
-from gateway.calls.endings import correlation_of, failure, warning
-from gateway.calls.leg import Leg, LegEdge, LegState
+from gateway.calls.endings import failure
+from gateway.calls.handover import give_back
+from gateway.calls.holding import forget_holds, set_hold
+from gateway.calls.leg import Leg, LegState
+from gateway.calls.news import News
+from gateway.calls.purpose import Purpose as Purpose
+from gateway.calls.purpose import ReferHandler as ReferHandler
+from gateway.calls.records import CallRecords
 from gateway.calls.signals import (
     AttemptTimeout,
     Command,
     FromSession,
+    HandedOver,
     MaxDuration,
     MediaLost,
     NewKey,
@@ -30,21 +38,9 @@ from gateway.calls.signals import (
     RingTimeout,
     Signal,
 )
-from gateway.calls.wiring import Wiring, plan
-from gateway.errors import IllegalTransition, JournalError, SdpError, SipError, TandemError
-from gateway.events import (
-    CallEnded,
-    CallStarted,
-    Event,
-    LegAnswered,
-    LegCreated,
-    LegEnded,
-    LegHeld,
-    LegJoined,
-    LegLeft,
-    LegResumed,
-    MediaMoved,
-)
+from gateway.calls.sound import CallSound
+from gateway.clock import TimerHandle
+from gateway.errors import IllegalTransition, SipError, TandemError
 from gateway.model import (
     CallId,
     InteractionId,
@@ -57,19 +53,8 @@ from gateway.model import (
     new_interaction_id,
 )
 from gateway.sip.refer import Referred
-from gateway.sip.session_events import (
-    Answered,
-    Cancelled,
-    Confirmed,
-    Ended,
-    Failed,
-    OfferAnswered,
-    OfferReceived,
-    Progress,
-    RequestReceived,
-)
-from gateway.trunks.reasons import from_bye, from_cancel, from_timeout
-from media.pool import Room
+from gateway.sip.session_events import OfferReceived
+from gateway.trunks.reasons import from_timeout
 
 log = logging.getLogger("tandem.calls")
 
@@ -97,37 +82,25 @@ _EDGES: dict[tuple[CallState, CallEdge], CallState] = {
 }
 
 
-class Purpose(Protocol):
-    """What a dialled leg is for; called in the call's task.
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """A leg whose party is away in a consultation and still a member here."""
 
-    vital: while this leg is being dialled the call goes on even with a single party
-    """
-
-    vital: bool
-
-    async def progress(self, call: Call, leg: Leg, event: Progress) -> None: ...
-
-    async def answered(self, call: Call, leg: Leg) -> None: ...
-
-    async def failed(self, call: Call, leg: Leg, termination: Termination) -> None: ...
-
-    async def stranded(self, call: Call, leg: Leg, termination: Termination) -> None:
-        """Another leg left with `termination` and nobody else remains while this one is being dialled."""
-        ...
-
-
-class ReferHandler(Protocol):
-    """Takes a REFER of a party (`transfer`)."""
-
-    async def __call__(self, call: Call, leg: Leg, refer: Referred) -> None: ...
+    leg: Leg
+    to: Call
+    role: Role
 
 
 class Call:
     """One B2BUA call: `start` its task, then `post` signals.
 
-    joined:   answered legs that talk
-    away:     legs that take no part in the sound for a while (a transferor)
-    ringback: legs that hear ringing instead of the others
+    joined:      answered legs that take part, also those that are lent
+    away:        legs that take no part in the sound for a while (a transferor)
+    ringback:    legs that hear ringing instead of the others
+    supervisors: joined legs that listen, whisper or barge in
+    lent:        members who are in a consultation; their leg is in that call's hands
+    primary:     the held call that this one is a consultation of
+    borrowed:    legs that go back to `primary` when this call ends
     """
 
     def __init__(
@@ -136,33 +109,59 @@ class Call:
         *,
         on_end: Callable[[Call], None],
         on_refer: ReferHandler,
-        interaction: InteractionId | None = None,
+        primary: Call | None = None,
     ) -> None:
         self.id: CallId = new_call_id()
-        self.interaction = interaction or new_interaction_id()
         self.context = context
         self.state = CallState.SETUP
+        self.from_number = self.to_number = ""
+        self.started_at = 0
         self.legs: dict[LegId, Leg] = {}
         self.joined: set[LegId] = set()
         self.holds: set[Hold] = set()
         self.muted: set[LegId] = set()
         self.ringback: set[LegId] = set()
         self.away: set[LegId] = set()
+        self.supervisors: dict[LegId, Supervision] = {}
+        self.lent: dict[LegId, Loan] = {}
+        self.borrowed: set[LegId] = set()
+        self.answered_at: dict[LegId, int] = {}
         self.music = MusicPolicy(context.config.media.hold_music)
         self.dialling: dict[LegId, tuple[Dialling, Purpose]] = {}
         self.termination: Termination | None = None
-        self.wiring = Wiring(context, self.id, self._media_moved)
+        self.records = CallRecords(context, self.id)
+        self.sound = CallSound(context, self)
+        self._primary = primary
+        self.interaction: InteractionId = primary.interaction if primary else new_interaction_id()
+        self._news = News(self, on_refer)
         self._inbox: asyncio.Queue[Signal] = asyncio.Queue()
-        self._on_end, self._on_refer = on_end, on_refer
+        self._on_end = on_end
+        self.record, self.now = self.records.write, self.records.now
         self._kept: set[asyncio.Task[None]] = set()
-        self._recorded = False
-        self._max_duration: Any = None
+        self._max_duration: TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def primary(self) -> Call | None:
+        """The held call this one is a consultation of, while both last."""
+        if self._primary is None or self._primary.state is CallState.ENDED:
+            return None
+        return self._primary
+
+    @property
+    def parties(self) -> set[LegId]:
+        """Those who keep the call alive: joined, and no supervisor that only listens or whispers."""
+        return {leg for leg in self.joined if not self.aloof(leg)}
+
+    def aloof(self, leg: LegId) -> bool:
+        """Whether the others do not have the leg among them: a supervisor who does not barge in."""
+        supervision = self.supervisors.get(leg)
+        return supervision is not None and supervision.mode is not SupervisorMode.BARGE
 
     # ---- life ----
 
     def post(self, signal: Signal) -> None:
-        """Put a signal into the inbox; after the end it is answered or dropped."""
+        """Put a signal into the inbox; after the end it is answered, passed on or dropped."""
         if self.state is CallState.ENDED:
             self._refuse(signal)
         else:
@@ -173,7 +172,10 @@ class Call:
         self._task = asyncio.get_running_loop().create_task(self._run(first), name=f"call-{self.id}")
 
     async def command(self, run: Callable[[], Awaitable[T]]) -> T:
-        """Run something in the call's task, after what is already in its inbox, and give its result."""
+        """Run something in the call's task, after what is already in its inbox, and give its result.
+
+        Never from another call's task: two that wait for each other would wait for ever.
+        """
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.post(Command(run, done))
         return await done
@@ -199,7 +201,11 @@ class Call:
                 await self._guarded(lambda signal=signal: self._handle(signal))  # type: ignore[misc]
         finally:
             while not self._inbox.empty():
-                self._refuse(self._inbox.get_nowait())
+                signal = self._inbox.get_nowait()
+                if isinstance(signal, HandedOver):
+                    await signal.refuse()
+                else:
+                    self._refuse(signal)
             self._on_end(self)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -213,90 +219,63 @@ class Call:
             log.exception("call_broken call=%s", self.id)
             await self.end(Termination(Result.FAILED, "internal_error", 500, 41, ReleasedBy.SYSTEM))
 
-    @staticmethod
-    def _refuse(signal: Signal) -> None:
-        if isinstance(signal, Command) and signal.done is not None and not signal.done.done():
+    def _refuse(self, signal: Signal) -> None:
+        """A signal that this call has no use for: another call may have got the leg meanwhile."""
+        leg = getattr(signal, "leg", None)
+        if isinstance(leg, Leg) and leg.post != self.post:
+            leg.post(signal)
+        elif isinstance(signal, Command) and signal.done is not None and not signal.done.done():
             signal.done.set_exception(IllegalTransition("call", CallState.ENDED, "command"))
         elif isinstance(signal, FromSession) and isinstance(signal.event, OfferReceived | Referred):
             signal.event.reject(481)
 
-    # ---- journal ----
-
-    def now(self) -> int:
-        """Milliseconds since the epoch, for events."""
-        return int(self.context.clock.wall().timestamp() * 1000)
-
-    async def record(self, *events: Event) -> None:
-        """Make events durable. JournalError only for the call's very first: then the call must not exist."""
-        try:
-            await self.context.journal.append(*events)
-            self._recorded = True
-        except JournalError as error:
-            if not self._recorded and self.state is not CallState.ENDED:
-                raise SipError(503, "call records cannot be written") from error
-            log.error("journal_late call=%s cause=%s", self.id, error)
-
-    async def begin(self, from_number: str, to_number: str, consultation_of: CallId | None = None) -> None:
+    async def begin(self, from_number: str, to_number: str) -> None:
         """The call exists from here on."""
-        await self.record(
-            CallStarted(
-                call=self.id,
-                at=self.now(),
-                interaction=self.interaction,
-                from_number=from_number,
-                to_number=to_number,
-                consultation_of=consultation_of,
-            )
-        )
-        log.info(
-            "call_started call=%s interaction=%s from=%s to=%s",
-            self.id, self.interaction, from_number, to_number,
-        )  # fmt: skip
+        self.from_number, self.to_number, self.started_at = from_number, to_number, self.records.now()
+        of = self._primary.id if self._primary is not None else None
+        await self.records.started(self.interaction, from_number, to_number, of)
 
     async def add_leg(self, leg: Leg) -> None:
         """Book a leg; it need not have been answered."""
         self.legs[leg.id] = leg
         leg.post = self.post
-        await self.record(
-            LegCreated(
-                call=self.id,
-                at=self.now(),
-                leg=leg.id,
-                trunk=leg.trunk.name,
-                party=leg.identity.party,
-                role=leg.role,
-                number=leg.number,
-                login=leg.identity.login,
-                sip_call_id=leg.sip_call_id,
-                host=leg.host,
-            )
-        )
+        await self.records.created(leg)
 
     # ---- what purposes and commands are made of ----
 
     async def dial(self, leg: Leg, order: Order, purpose: Purpose, *, like: Leg | None = None) -> None:
         """Call a leg's party; `purpose` hears how it goes. `like`: whose codecs to offer first."""
         await self.add_leg(leg)
-        dialling = Dialling(self.context, self.id, leg, order, self.record)
+        dialling = Dialling(self.context, self.id, leg, order, self.records.write)
         self.dialling[leg.id] = (dialling, purpose)
         try:
             over = await dialling.start(like)
         except SipError as error:
             over = failure(error)
+        await self.dial_over(leg, over)
+
+    async def dial_over(self, leg: Leg, over: Termination | None) -> None:
+        """A dialled leg has failed for good; None: it goes on."""
         if over is not None:
-            await self._dial_failed(leg, over)
+            _, purpose = self.dialling[leg.id]
+            await self.drop(leg, over)
+            await purpose.failed(self, leg, over)
 
     async def admit(self, *legs: Leg) -> None:
-        """These legs talk from now on."""
+        """These legs take part from now on. MediaError: nothing of it is undone."""
         self.advance(CallEdge.TALK)
-        events: list[Event] = []
-        for leg in legs:
-            if leg.id not in self.joined:
-                self.joined.add(leg.id)
-                events.append(LegJoined(call=self.id, at=self.now(), leg=leg.id))
-        await self.record(*events)
+        new = [leg for leg in legs if leg.id not in self.joined]
+        self.joined.update(leg.id for leg in new)
+        await self.records.joined(*(leg for leg in new if not self.aloof(leg.id)))
+        for leg in new:
+            self.answered_at.setdefault(leg.id, self.records.now())
+            if leg.anchored and leg.anchor.held:
+                leg.held = True
+                await set_hold(self, leg, True)
         await self.rewire()
-        if self._max_duration is None:
+        if new and not all(self.aloof(leg.id) for leg in new):
+            await self.sound.join_tone()
+        if self._max_duration is None and legs:
             limit = min(leg.trunk.settings.max_duration for leg in legs)
             self._max_duration = self.context.clock.call_later(limit, lambda: self.post(MaxDuration()))
 
@@ -305,104 +284,82 @@ class Call:
         self.away.add(leg.id)
         if leg.id in self.joined:
             self.joined.discard(leg.id)
-            self.holds = {hold for hold in self.holds if leg.id not in (hold.by, hold.of)}
-            await self.record(LegLeft(call=self.id, at=self.now(), leg=leg.id))
+            forget_holds(self, leg.id)
+            await self.records.left(leg)
 
-    async def note_answer(self, leg: Leg) -> None:
-        await self.record(
-            LegAnswered(
-                call=self.id,
-                at=self.now(),
-                leg=leg.id,
-                codec=str(leg.codec or ""),
-                srtp=leg.anchor.remote is not None and leg.anchor.remote.secure,
-            )
-        )
-
-    async def drop(self, leg: Leg, termination: Termination) -> None:
-        """End one leg and take it out of the call; the call itself goes on."""
+    def forget(self, leg: Leg) -> None:
+        """Take a leg out of every list of ours; nothing is told to anybody."""
         entry = self.dialling.pop(leg.id, None)
         if entry is not None:
             entry[0].stop()
-        was_up = leg.state is not LegState.ENDED
+        self.sound.ringing_over(leg)
         self.joined.discard(leg.id)
-        self.ringback.discard(leg.id)
-        self.muted.discard(leg.id)
-        self.away.discard(leg.id)
-        self.holds = {hold for hold in self.holds if leg.id not in (hold.by, hold.of)}
-        if not was_up:
-            return
-        statistics = await leg.release(termination)
-        events: list[Event] = []
-        if leg.anchored:
-            events.append(statistics.event(self.id, leg.id, self.now()))
-        events.append(
-            LegEnded(
-                call=self.id,
-                at=self.now(),
-                leg=leg.id,
-                termination=termination,
-                correlation=leg.correlation,
-            )
-        )
-        log.log(
-            termination.log_level,
-            "leg_ended call=%s leg=%s trunk=%s result=%s reason=%s code=%d by=%s text=%r",
-            self.id, leg.id, leg.trunk.name, termination.result, termination.reason,
-            termination.sip_code, termination.released_by, termination.text,
-        )  # fmt: skip
+        for group in (self.ringback, self.muted, self.away, self.borrowed):
+            group.discard(leg.id)
+        self.supervisors.pop(leg.id, None)
+        self.lent.pop(leg.id, None)
+        self.answered_at.pop(leg.id, None)
         self.legs.pop(leg.id, None)
-        await self.record(*events)
+        forget_holds(self, leg.id)
+
+    async def drop(self, leg: Leg, termination: Termination) -> None:
+        """End one leg and take it out of the call; the call itself goes on."""
+        lender = self.primary if leg.id in self.borrowed else None
+        self.forget(leg)
+        if leg.state is LegState.ENDED:
+            return
+        anchored = leg.anchored
+        statistics = await leg.release(termination)
+        await self.records.leg_ended(leg, termination, statistics if anchored else None)
+        if lender is not None:
+            lender.post(Command(functools.partial(lender.lost, leg, termination)))
+
+    async def lost(self, leg: Leg, termination: Termination) -> None:
+        """A member whose leg was lent is gone."""
+        if leg.id in self.lent:
+            self.forget(leg)
+            await self.records.leg_ended(leg, termination)
+            await self.after_departure(termination)
+
+    async def leave(self, leg: Leg, termination: Termination) -> None:
+        """A party is gone: those who remain talk on, or it was the end."""
+        talked = leg.id in self.joined or leg.role is Role.CALLER
+        await self.drop(leg, termination)
+        if talked:
+            await self.after_departure(termination)
+
+    async def after_departure(self, termination: Termination) -> None:
+        """Somebody left with `termination`: whether the call goes on, and as what."""
+        waiting = [(self.legs[i], p) for i, (_, p) in self.dialling.items() if p.vital and i in self.legs]
+        if len(self.parties) >= 2 or (self.parties and waiting):
+            await self.rewire()
+        elif waiting:
+            for other, purpose in waiting:
+                await purpose.stranded(self, other, termination)
+        else:
+            await self.end(termination)
 
     async def end(self, termination: Termination) -> None:
-        """End every leg and the call."""
+        """End every leg and the call; borrowed legs go back to where they came from."""
         if self.state is CallState.ENDED:
             return
         self.advance(CallEdge.END)
         self.termination = termination
         if self._max_duration is not None:
             self._max_duration.cancel()
+        if self.primary is not None:
+            await give_back(self, self.primary)
         for leg in list(self.legs.values()):
             await self.drop(leg, termination)
-        await self.wiring.close()
+        await self.sound.close()
         for task in self._kept:
             task.cancel()
-        if self._recorded:
-            await self.record(CallEnded(call=self.id, at=self.now(), termination=termination))
-        log.log(
-            termination.log_level,
-            "call_ended call=%s result=%s reason=%s code=%d q850=%d by=%s text=%r",
-            self.id, termination.result, termination.reason, termination.sip_code,
-            termination.q850, termination.released_by, termination.text,
-        )  # fmt: skip
+        await self.records.ended(termination)
 
     async def rewire(self) -> None:
         """Make the sound agree with members, holds and mutes."""
-        if self.state is CallState.ENDED:
-            return
-        parties = {leg.id: leg for leg in self.legs.values() if self._takes_part(leg)}
-        ringing = {
-            leg.id for leg in parties.values() if leg.id not in self.joined and leg.id in self.dialling
-        }
-        edges = audibility(
-            [
-                Participant(leg.id, leg.identity.party, host=leg.host, ringing=leg.id in ringing)
-                for leg in parties.values()
-                if leg.id not in self.away
-            ],
-            self.holds,
-            muted=self.muted,
-            music=self.music,
-        )
-        await self.wiring.apply(
-            plan(parties, edges, ringing=ringing),
-            parties,
-            ringback=self.ringback & parties.keys(),
-            on_room_moved=self._room_moved,
-        )
-
-    def _takes_part(self, leg: Leg) -> bool:
-        return leg.patchable and (leg.id in self.joined or (leg.early and leg.state is not LegState.UP))
+        if self.state is not CallState.ENDED:
+            await self.sound.rewire()
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Let a task live as long as the call, no longer."""
@@ -423,185 +380,37 @@ class Call:
         match signal:
             case FromSession(leg, session, event):
                 if leg.session is session and leg.id in self.legs:
-                    await self._from_session(leg, event)
+                    await self._news(leg, event)
                 else:
                     self._refuse(signal)
             case Resolved(leg):
                 if leg.id in self.dialling:
-                    await self._dial_over(leg, await self.dialling[leg.id][0].resolved(signal))
+                    await self.dial_over(leg, await self.dialling[leg.id][0].resolved(signal))
             case AttemptTimeout(leg):
                 if leg.id in self.dialling:
-                    await self._dial_over(leg, await self.dialling[leg.id][0].gave_nothing(signal))
+                    await self.dial_over(leg, await self.dialling[leg.id][0].gave_nothing(signal))
             case RingTimeout(leg):
                 if leg.id in self.dialling:
-                    await self._dial_failed(leg, from_timeout(rang=self.dialling[leg.id][0].rang))
+                    await self.dial_over(leg, from_timeout(rang=self.dialling[leg.id][0].rang))
             case MaxDuration():
                 await self.end(Termination(Result.COMPLETED, "max_duration", 200, 102, ReleasedBy.SYSTEM))
             case MediaLost(leg, silence):
-                if leg.id in self.joined:
-                    text = "rtpengine lost it" if silence is None else f"no RTP for {silence:.0f} s"
-                    lost = Termination(Result.FAILED, "media_lost", 200, 41, ReleasedBy.SYSTEM, text)
-                    await self._left(leg, lost)
+                if leg.id in self.legs:
+                    await self._news.media_lost(leg, silence)
+                else:
+                    self._refuse(signal)
             case NewKey(leg):
-                if leg.id in self.joined:
-                    self.keep(asyncio.get_running_loop().create_task(self._rekey(leg), name="rekey"))
+                if leg.id in self.legs:
+                    self._news.new_key(leg)
+                else:
+                    self._refuse(signal)
+            case HandedOver():
+                try:
+                    await signal.accept()
+                finally:
+                    signal.settled.set()
             case Command(run, done):
                 await _run_command(run, done)
-
-    async def _from_session(self, leg: Leg, event: object) -> None:
-        match event:
-            case Progress():
-                await self._progress(leg, event)
-            case Answered():
-                await self._answered(leg, event)
-            case Failed():
-                if leg.id in self.dialling:
-                    leg.correlation = correlation_of(event.response) or leg.correlation
-                    await self._dial_over(leg, await self.dialling[leg.id][0].failed(event))
-            case Cancelled(request):
-                await self._left(leg, from_cancel(request.headers.getlist("Reason")))
-            case Confirmed(sdp):
-                await self._confirmed(leg, sdp)
-            case OfferReceived():
-                await self._offered(leg, event)
-            case OfferAnswered(sdp):
-                await leg.take_description(sdp)
-            case Referred():
-                await self._on_refer(self, leg, event)
-            case RequestReceived():
-                await self._requested(leg, event)
-            case Ended():
-                await self._ended(leg, event)
-
-    async def _progress(self, leg: Leg, event: Progress) -> None:
-        if leg.id in self.dialling:
-            dialling, purpose = self.dialling[leg.id]
-            dialling.progress(event)
-            await purpose.progress(self, leg, event)
-
-    async def _answered(self, leg: Leg, event: Answered) -> None:
-        if leg.id not in self.dialling:
-            return
-        dialling, purpose = self.dialling[leg.id]
-        dialling.answered()
-        leg.advance(LegEdge.ANSWER)
-        try:
-            if event.sdp is None:
-                raise SdpError(488, "the answer carries no session description")
-            await leg.take_description(event.sdp)
-        except SipError as error:
-            await self._dial_failed(leg, failure(error))
-            return
-        del self.dialling[leg.id]
-        for timer in leg.timers:
-            timer.cancel()
-        leg.timers.clear()
-        await self.note_answer(leg)
-        await purpose.answered(self, leg)
-
-    async def _dial_over(self, leg: Leg, over: Termination | None) -> None:
-        if over is not None:
-            await self._dial_failed(leg, over)
-
-    async def _dial_failed(self, leg: Leg, termination: Termination) -> None:
-        _, purpose = self.dialling[leg.id]
-        await self.drop(leg, termination)
-        await purpose.failed(self, leg, termination)
-
-    async def _rekey(self, leg: Leg) -> None:
-        """Runs beside the inbox, because the peer's answer may take its time."""
-        try:
-            await leg.rekey()
-        except SipError as error:
-            log.error("rekey_failed call=%s leg=%s cause=%s", self.id, leg.id, error.text)
-            self.post(MediaLost(leg, None))
-        else:
-            log.info("leg_rekeyed call=%s leg=%s trunk=%s", self.id, leg.id, leg.trunk.name)
-
-    async def _confirmed(self, leg: Leg, sdp: bytes | None) -> None:
-        try:
-            await leg.confirmed(sdp)
-        except SipError as error:
-            await self._left(leg, failure(error))
-            return
-        if sdp is not None:
-            await self.rewire()
-
-    async def _offered(self, leg: Leg, event: OfferReceived) -> None:
-        """A change a party asks for stays between it and us: the others only notice what they hear."""
-        codec = leg.codec
-        try:
-            answer = await leg.take_offer(event)
-        except SdpError as error:
-            event.reject(error.code, None, (warning(leg, error),))
-            return
-        held = leg.anchor.held
-        if held != leg.held:
-            leg.held = held
-            await self.set_hold(leg, held, rewire=False)
-        event.answer(answer)
-        if leg.codec is not codec:
-            self.wiring.renew(leg.id)
-        await self.rewire()
-
-    async def set_hold(self, leg: Leg, held: bool, *, rewire: bool = True) -> None:
-        """`leg` holds or resumes the call, by description or by command."""
-        hold = Hold(leg.id)
-        if held == (hold in self.holds):
-            return
-        kind = LegHeld if held else LegResumed
-        await self.record(kind(call=self.id, at=self.now(), leg=leg.id, by=leg.identity.party))
-        self.holds = self.holds | {hold} if held else self.holds - {hold}
-        log.info("leg_hold call=%s leg=%s trunk=%s held=%s", self.id, leg.id, leg.trunk.name, held)
-        if rewire:
-            await self.rewire()
-
-    async def _requested(self, leg: Leg, event: RequestReceived) -> None:
-        digit = dtmf_of(event.request)
-        if digit is None:
-            event.respond(415 if event.request.method == "INFO" else 405)
-            return
-        event.respond(200)
-        for other in self.legs.values():
-            if other is not leg and other.id in self.joined:
-                await other.anchor.send_digit(*digit)
-
-    async def _ended(self, leg: Leg, event: Ended) -> None:
-        leg.correlation = correlation_of(event.request) or leg.correlation
-        if event.by == "remote" and event.request is not None:
-            over = from_bye(event.request.headers.getlist("Reason"), by=ReleasedBy(leg.role.value))
-        else:
-            reason = {408: "no_ack_or_refresh", 481: "dialog_lost"}.get(event.code, "session_failed")
-            over = Termination(Result.FAILED, reason, event.code, 41, ReleasedBy.SYSTEM)
-        await self._left(leg, over)
-
-    async def _left(self, leg: Leg, termination: Termination) -> None:
-        """A party is gone: those who remain talk on, or it was the end."""
-        talked = leg.id in self.joined or leg.role is Role.CALLER
-        await self.drop(leg, termination)
-        if not talked:
-            return
-        waiting = [(self.legs[i], p) for i, (_, p) in self.dialling.items() if p.vital and i in self.legs]
-        if len(self.joined) >= 2 or (self.joined and waiting):
-            await self.rewire()
-        elif waiting:
-            for other, purpose in waiting:
-                await purpose.stranded(self, other, termination)
-        else:
-            await self.end(termination)
-
-    # ---- rooms ----
-
-    async def _media_moved(self, to: str, cause: str) -> None:
-        log.info("media_moved call=%s to=%s cause=%s", self.id, to, cause)
-        await self.record(MediaMoved(call=self.id, at=self.now(), to=to, cause=cause))
-
-    def _room_moved(self, room: Room, ports: Mapping[LegId, int], cause: str) -> None:
-        async def follow() -> None:
-            await self.wiring.repatch(ports, self.legs)
-            await self._media_moved(room.name, cause)
-
-        self.post(Command(follow))
 
 
 async def _run_command(run: Callable[[], Awaitable[Any]], done: asyncio.Future[Any] | None) -> None:

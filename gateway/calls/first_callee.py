@@ -66,7 +66,7 @@ class FirstCallee:
         if caller.state is not LegState.INCOMING:
             return
         await caller.answer(leg.codec)
-        await call.note_answer(caller)
+        await call.records.answered(caller)
         await call.admit(caller, leg)
 
     async def failed(self, call: Call, leg: Leg, termination: Termination) -> None:

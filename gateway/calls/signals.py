@@ -80,4 +80,30 @@ class Command:
     done: asyncio.Future[Any] | None = field(default=None, repr=False)
 
 
-Signal = FromSession | Resolved | AttemptTimeout | RingTimeout | MaxDuration | MediaLost | NewKey | Command
+@dataclass(slots=True)
+class HandedOver:
+    """Answered legs that another call has given up for this one; nobody else has them now.
+
+    accept: takes them in, in the receiving call's task
+    refuse: what to do with them when the receiving call has ended meanwhile
+    settled, error: for whoever waits: it is over, and why it failed ("" when it did not)
+    """
+
+    legs: tuple[Leg, ...]
+    accept: Callable[[], Awaitable[None]]
+    refuse: Callable[[], Awaitable[None]]
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    error: str = ""
+
+
+Signal = (
+    FromSession
+    | Resolved
+    | AttemptTimeout
+    | RingTimeout
+    | MaxDuration
+    | MediaLost
+    | NewKey
+    | Command
+    | HandedOver
+)

@@ -48,6 +48,10 @@ class Takeover:
         if old.id not in call.legs:
             self._session.reject(481)
             return
+        if old.id in call.borrowed:
+            # its call is held and waits for this very leg; 491 lets the peer try again after the consultation
+            self._session.reject(491)
+            return
         await call.add_leg(leg)
         try:
             await leg.take_call()
@@ -63,7 +67,7 @@ class Takeover:
         call, leg, old = self._call, self.leg, self._old
         others = [call.legs[other] for other in sorted(call.joined) if other != old.id]
         await leg.answer(others[0].codec if others else None)
-        await call.note_answer(leg)
+        await call.records.answered(leg)
         await call.record(
             LegTransferred(
                 call=call.id,

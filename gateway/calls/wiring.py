@@ -30,6 +30,7 @@ class Plan:
     room:    legs that are mixed, with `edges` for the room
     music:   parked legs that are played the hold music
     parked:  legs that hear and say nothing
+    near:    leg -> the leg whose room it should share when a conference needs several
     """
 
     bridged: frozenset[tuple[LegId, LegId]] = frozenset()
@@ -37,17 +38,27 @@ class Plan:
     music: frozenset[LegId] = frozenset()
     parked: frozenset[LegId] = frozenset()
     edges: Edges = field(default_factory=Edges)
+    near: Mapping[LegId, LegId] = field(default_factory=dict)
 
 
-def plan(legs: Collection[LegId], edges: Edges, *, ringing: Collection[LegId] = ()) -> Plan:
+def plan(
+    legs: Collection[LegId],
+    edges: Edges,
+    *,
+    ringing: Collection[LegId] = (),
+    mixed: bool = False,
+    near: Mapping[LegId, LegId] | None = None,
+) -> Plan:
     """Choose the cheapest connection that gives exactly `edges`.
 
     ringing: legs in early media; towards them speech is allowed though no edge asks for it, because early
              media is a two-way path in SIP and the bridge is cheaper than a room.
+    mixed:   take a room in any case, because tones are to be heard over speech
     """
+    in_room = Plan(room=frozenset(legs), edges=edges, near=near or {})
     answered = [leg for leg in legs if leg not in ringing]
-    if len(answered) >= ROOM_FROM:
-        return Plan(room=frozenset(legs), edges=edges)
+    if mixed or len(answered) >= ROOM_FROM:
+        return in_room
     pairs: set[tuple[LegId, LegId]] = set()
     for speaker, listener in edges.speech:
         mutual = (listener, speaker) in edges.speech or speaker in ringing
@@ -55,7 +66,7 @@ def plan(legs: Collection[LegId], edges: Edges, *, ringing: Collection[LegId] = 
             {speaker, listener} == set(edge) or not {speaker, listener} & set(edge) for edge in edges.speech
         )
         if not (mutual and lonely) or edges.music & {speaker, listener}:
-            return Plan(room=frozenset(legs), edges=edges)
+            return in_room
         first, second = sorted((speaker, listener))
         pairs.add((first, second))
     talking = {leg for pair in pairs for leg in pair}
@@ -137,44 +148,48 @@ class Wiring:
         """The leg's codec changed: connect it anew at the next `apply`."""
         self._now.pop(leg, None)
 
-    async def repatch(self, ports: Mapping[LegId, int], legs: Mapping[LegId, Leg]) -> None:
-        """The room's mixer moved these legs (its process was replaced): follow it."""
+    async def repatch(self, room: Room, ports: Mapping[LegId, int], legs: Mapping[LegId, Leg]) -> bool:
+        """The mixer of `room` moved these legs (its process was replaced): follow it.
+
+        False, and nothing done, when that is not our room any more.
+        """
+        if room is not self._room:
+            return False
         for leg, port in ports.items():
-            if leg in legs and legs[leg].patchable:
+            if leg in legs and legs[leg].patchable and self._now.get(leg) == Connection(Sound.ROOM):
                 await legs[leg].anchor.patch(port)
-                self._now[leg] = Connection(Sound.ROOM)
+        return True
+
+    async def announce(self, legs: Collection[LegId], hz: int, ms: int) -> None:
+        """A tone over what these legs hear; nothing for those who are not in a room."""
+        if self._room is not None:
+            await self._room.announce(legs, hz, ms)
 
     async def close(self) -> None:
         """Give the room back."""
-        if self._room is not None:
-            room, self._room = self._room, None
-            await room.close()
+        room, self._room = self._room, None
         self._now.clear()
+        if room is not None:
+            await room.close()
 
     async def _bridge(self, first: Leg, second: Leg) -> None:
         wanted = {first.id: Connection(Sound.PARTY, second.id), second.id: Connection(Sound.PARTY, first.id)}
         if all(self._now.get(leg) == connection for leg, connection in wanted.items()):
             return
-        for leg in (first, second):
-            await self._silence(leg)
+        self._now.pop(first.id, None)
+        self._now.pop(second.id, None)
         await self._bay.bridge(first.anchor, second.anchor)
         self._now.update(wanted)
 
     async def _isolate(self, leg: Leg, sound: Sound) -> None:
         if self._now.get(leg.id) == Connection(sound):
             return
-        await self._silence(leg)
+        self._now.pop(leg.id, None)
         await leg.anchor.park()
         if sound is not Sound.NOTHING:
             file = self._sounds.hold_music if sound is Sound.MUSIC else self._sounds.ringback
             await leg.anchor.play(file)
         self._now[leg.id] = Connection(sound)
-
-    async def _silence(self, leg: Leg) -> None:
-        """Music and patched sound are both sent (facts/media-prototype.md 4): stop one before the other."""
-        now = self._now.pop(leg.id, None)
-        if now is not None and now.sound in (Sound.MUSIC, Sound.RINGBACK):
-            await leg.anchor.stop_playing()
 
     async def _enter_room(self, wanted: Plan, legs: Mapping[LegId, Leg]) -> None:
         if self._room is None:
@@ -185,26 +200,26 @@ class Wiring:
             await self._moved(self._room.name, "conference")
         room = self._room
         ports: dict[LegId, int] = {}
-        for leg in sorted(wanted.room):
+        for leg in sorted(wanted.room, key=lambda leg: (leg in wanted.near, leg)):
             if self._now.get(leg) != Connection(Sound.ROOM):
                 anchor = legs[leg].anchor
-                ports[leg] = await room.add(leg, anchor.inside_port, str(anchor.codec))
+                near = wanted.near.get(leg)
+                ports[leg] = await room.add(leg, anchor.inside_port, str(anchor.codec), near=near)
         await room.set_edges(wanted.edges)
         for leg, port in ports.items():
-            await self._silence(legs[leg])
+            self._now.pop(leg, None)
             await legs[leg].anchor.patch(port)
             self._now[leg] = Connection(Sound.ROOM)
 
     async def _leave_room(self, wanted: Plan) -> None:
-        if self._room is None:
+        """Those who left free their seats; the last two to talk are bridged already."""
+        room = self._room
+        if room is None:
             return
-        for leg in self._room.legs - wanted.room:
-            await self._room.remove(leg)
-        if not wanted.room:
-            await self.close_room()
-
-    async def close_room(self) -> None:
-        if self._room is not None:
-            room, self._room = self._room, None
-            await room.close()
-            await self._moved("bridge", "two_parties")
+        if wanted.room:
+            for leg in room.legs - wanted.room:
+                await room.remove(leg)
+            return
+        self._room = None
+        await room.close()
+        await self._moved("bridge", "two_parties")

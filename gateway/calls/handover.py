@@ -1,0 +1,146 @@
+"""Legs that change calls: lent to a consultation and given back, or moved for good (merge, transfer).
+
+Two calls are two tasks, so nothing here waits for the other one: the giver lets go of a leg and posts it to
+the taker in one breath, without an await in between. From that moment on the leg's news go to the taker and
+find it there; those that were in the giver's inbox already are passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from gateway.calls.endings import failure
+from gateway.calls.holding import set_hold
+from gateway.calls.leg import Leg, LegState
+from gateway.calls.signals import HandedOver
+from gateway.errors import MediaError, SipError
+from gateway.model import LegId, ReleasedBy, Result, Role, Termination
+
+if TYPE_CHECKING:
+    from gateway.calls.call import Call
+
+log = logging.getLogger("tandem.calls")
+
+TAKEN_WITHIN = 5.0
+"""Seconds for which a room stays open for legs that are on their way to another call."""
+_NOWHERE = Termination(Result.COMPLETED, "call_gone", 200, 16, ReleasedBy.SYSTEM)
+
+
+async def lend(call: Call, leg: Leg, to: Call) -> None:
+    """In `call`'s task, before `to` starts: `leg` holds `call` and takes part in `to` from now on."""
+    from gateway.calls.call import Loan
+
+    await set_hold(call, leg, True)
+    await call.rewire()
+    call.lent[leg.id] = Loan(leg, to, leg.role)
+    del call.legs[leg.id]
+    leg.role = Role.CALLER
+    to.legs[leg.id] = leg
+    to.borrowed.add(leg.id)
+    leg.post = to.post
+    await call.rewire()
+
+
+async def give_back(call: Call, primary: Call) -> None:
+    """In `call`'s task: borrowed legs are their primary's again; it stays on hold until retrieved."""
+    legs = [leg for leg in call.legs.values() if leg.id in call.borrowed and leg.state is LegState.UP]
+    if not legs:
+        return
+
+    async def accept() -> None:
+        for leg in legs:
+            _returned(primary, leg)
+        await primary.rewire()
+
+    _pass_on(call, primary, legs, accept)
+    await call.records.left(*legs)
+
+
+async def hand_over(
+    source: Call,
+    target: Call,
+    legs: Sequence[Leg],
+    over: Termination,
+    *,
+    then: Callable[[], Awaitable[None]] | None = None,
+) -> HandedOver:
+    """In `source`'s task: `legs` take part in `target` from now on, and `source` ends with `over`.
+
+    Legs that `target` had lent end their hold there. `then` runs in `target`'s task once all are in.
+    SipError(481), and nothing is changed, when `target` has ended.
+    """
+    from gateway.calls.call import CallState
+
+    if target.state is CallState.ENDED:
+        raise SipError(481, "the call they were to go to has ended")
+    ids = {leg.id for leg in legs}
+    muted = source.muted & ids
+    holding = {hold.by for hold in source.holds if hold.of is None and hold.by in ids}
+    in_room = source.sound.in_room
+
+    async def accept() -> None:
+        signal.error = await _receive(target, legs, holding, muted)
+        if then is not None:
+            await then()
+
+    signal = _pass_on(source, target, legs, accept)
+    await source.records.left(*legs)
+    if in_room:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(signal.settled.wait(), TAKEN_WITHIN)
+    await source.end(over)
+    return signal
+
+
+def _pass_on(
+    source: Call, target: Call, legs: Sequence[Leg], accept: Callable[[], Awaitable[None]]
+) -> HandedOver:
+    async def refuse() -> None:
+        signal.error = "the call has ended"
+        for leg in legs:
+            await leg.release(_NOWHERE)
+        signal.settled.set()
+
+    signal = HandedOver(tuple(legs), accept, refuse)
+    for leg in legs:
+        source.forget(leg)
+        leg.post = target.post
+    target.post(signal)
+    return signal
+
+
+async def _receive(target: Call, legs: Sequence[Leg], holding: set[LegId], muted: set[LegId]) -> str:
+    """Take them in; why they cannot be heard, "" when they can: then newcomers are hung up."""
+    newcomers = [leg for leg in legs if leg.id not in target.lent]
+    for leg in newcomers:
+        leg.role = Role.PARTICIPANT
+        await target.add_leg(leg)
+        await target.records.answered(leg)
+    for leg in legs:
+        if leg not in newcomers:
+            _returned(target, leg)
+            if not leg.held:
+                await set_hold(target, leg, False)
+        elif leg.id in holding:
+            await set_hold(target, leg, True)
+    target.muted |= muted
+    try:
+        await target.admit(*newcomers)
+    except MediaError as error:
+        log.error("not_admitted call=%s legs=%d cause=%s", target.id, len(newcomers), error.text)
+        for leg in newcomers:
+            await target.drop(leg, failure(error))
+        await target.rewire()
+        return error.text
+    return ""
+
+
+def _returned(call: Call, leg: Leg) -> None:
+    loan = call.lent.pop(leg.id, None)
+    if loan is not None:
+        leg.role = loan.role
+    call.legs[leg.id] = leg

@@ -1,0 +1,71 @@
+"""Hold, resume, mute: what changes in a call's data and its journal; `audibility` says what it means.
+
+A party holds by its description (re-INVITE, UPDATE) or by command; both are the same hold, and a second one
+changes nothing. Nothing of it is ever signalled to another party.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.calls.audibility import Hold
+from gateway.calls.leg import Leg
+from gateway.model import LegId
+
+if TYPE_CHECKING:
+    from gateway.calls.call import Call
+
+log = logging.getLogger("tandem.calls")
+
+
+def holds_anything(call: Call, leg: LegId) -> bool:
+    """Whether the leg holds the call or somebody in it: for the records that is one and the same."""
+    return any(hold.by == leg for hold in call.holds)
+
+
+async def set_hold(call: Call, leg: Leg, held: bool) -> bool:
+    """`leg` holds or resumes the call; False when it did already. A `rewire` follows."""
+    return await _change(call, leg, Hold(leg.id), held)
+
+
+async def set_party_hold(call: Call, leg: Leg, by: Leg, held: bool) -> bool:
+    """`by` puts one participant on hold, or takes him back whoever it was that held him."""
+    if held:
+        return await _change(call, by, Hold(by.id, leg.id), held)
+    changed = False
+    for hold in [hold for hold in call.holds if hold.of == leg.id]:
+        holder = call.legs.get(hold.by) if hold.by is not None else None
+        changed = await _change(call, holder or by, hold, held) or changed
+    return changed
+
+
+async def _change(call: Call, holder: Leg, hold: Hold, held: bool) -> bool:
+    if held == (hold in call.holds):
+        return False
+    before = holds_anything(call, holder.id)
+    call.holds = call.holds | {hold} if held else call.holds - {hold}
+    after = holds_anything(call, holder.id)
+    if after and not before:
+        await call.records.held(holder)
+    elif before and not after:
+        await call.records.resumed(holder)
+    log.info(
+        "leg_hold call=%s leg=%s trunk=%s of=%s held=%s",
+        call.id, holder.id, holder.trunk.name, hold.of or "call", held,
+    )  # fmt: skip
+    return True
+
+
+def forget_holds(call: Call, leg: LegId) -> None:
+    """The leg takes no part any more: its holds fall, and those of others on it."""
+    call.holds = {hold for hold in call.holds if leg not in (hold.by, hold.of)}
+
+
+async def set_muted(call: Call, leg: Leg, muted: bool) -> bool:
+    """False when it was so already. A `rewire` follows."""
+    if muted == (leg.id in call.muted):
+        return False
+    (call.muted.add if muted else call.muted.discard)(leg.id)
+    await call.records.muted(leg, muted=muted)
+    return True

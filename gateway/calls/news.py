@@ -1,0 +1,165 @@
+"""What a leg's session tells: each event of the session layer and what it means for the call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.calls.digits import dtmf_of
+from gateway.calls.endings import correlation_of, failure, warning
+from gateway.calls.holding import set_hold
+from gateway.calls.leg import Leg, LegEdge
+from gateway.calls.purpose import ReferHandler
+from gateway.calls.signals import MediaLost
+from gateway.errors import MediaError, SdpError, SipError
+from gateway.model import ReleasedBy, Result, Termination
+from gateway.sip.refer import Referred
+from gateway.sip.session_events import (
+    Answered,
+    Cancelled,
+    Confirmed,
+    Ended,
+    Failed,
+    OfferAnswered,
+    OfferReceived,
+    Progress,
+    RequestReceived,
+)
+from gateway.trunks.reasons import from_bye, from_cancel
+
+if TYPE_CHECKING:
+    from gateway.calls.call import Call
+
+log = logging.getLogger("tandem.calls")
+
+
+class News:
+    """Takes the events of the sessions of one call's legs; runs in the call's task."""
+
+    def __init__(self, call: Call, on_refer: ReferHandler) -> None:
+        self._call, self._on_refer = call, on_refer
+
+    async def __call__(self, leg: Leg, event: object) -> None:
+        call = self._call
+        match event:
+            case Progress():
+                if leg.id in call.dialling:
+                    dialling, purpose = call.dialling[leg.id]
+                    dialling.progress(event)
+                    await purpose.progress(call, leg, event)
+            case Answered():
+                await self._answered(leg, event)
+            case Failed():
+                if leg.id in call.dialling:
+                    leg.correlation = correlation_of(event.response) or leg.correlation
+                    over = await call.dialling[leg.id][0].failed(event)
+                    await call.dial_over(leg, over)
+            case Cancelled(request):
+                await call.leave(leg, from_cancel(request.headers.getlist("Reason")))
+            case Confirmed(sdp):
+                await self._confirmed(leg, sdp)
+            case OfferReceived():
+                await self._offered(leg, event)
+            case OfferAnswered(sdp):
+                await leg.take_description(sdp)
+            case Referred():
+                await self._on_refer(call, leg, event)
+            case RequestReceived():
+                await self._requested(leg, event)
+            case Ended():
+                await self._ended(leg, event)
+
+    async def _answered(self, leg: Leg, event: Answered) -> None:
+        call = self._call
+        if leg.id not in call.dialling:
+            return
+        dialling, purpose = call.dialling[leg.id]
+        dialling.answered()
+        leg.advance(LegEdge.ANSWER)
+        try:
+            if event.sdp is None:
+                raise SdpError(488, "the answer carries no session description")
+            await leg.take_description(event.sdp)
+        except SipError as error:
+            await call.dial_over(leg, failure(error))
+            return
+        del call.dialling[leg.id]
+        for timer in leg.timers:
+            timer.cancel()
+        leg.timers.clear()
+        await call.records.answered(leg)
+        await purpose.answered(call, leg)
+
+    async def _confirmed(self, leg: Leg, sdp: bytes | None) -> None:
+        try:
+            await leg.confirmed(sdp)
+        except SipError as error:
+            await self._call.leave(leg, failure(error))
+            return
+        if sdp is not None:
+            await self._call.rewire()
+
+    async def _offered(self, leg: Leg, event: OfferReceived) -> None:
+        """A change a party asks for stays between it and us: the others only notice what they hear."""
+        call = self._call
+        codec = leg.codec
+        try:
+            answer = await leg.take_offer(event)
+        except SipError as error:
+            event.reject(error.code, None, (warning(leg, error),))
+            return
+        held = leg.anchor.held
+        if held != leg.held:
+            leg.held = held
+            await set_hold(call, leg, held)
+        event.answer(answer)
+        if leg.codec is not codec:
+            call.sound.renew(leg)
+        await call.rewire()
+
+    async def _requested(self, leg: Leg, event: RequestReceived) -> None:
+        digit = dtmf_of(event.request)
+        if digit is None:
+            event.respond(415 if event.request.method == "INFO" else 405)
+            return
+        event.respond(200)
+        for other in self._call.legs.values():
+            if other is not leg and other.id in self._call.joined:
+                try:
+                    await other.anchor.send_digit(*digit)
+                except MediaError as error:
+                    # on hold, or without telephone-event: that party misses a digit, nothing else
+                    log.info("digit_not_sent leg=%s cause=%s", other.id, error.text)
+
+    async def _ended(self, leg: Leg, event: Ended) -> None:
+        leg.correlation = correlation_of(event.request) or leg.correlation
+        if event.by == "remote" and event.request is not None:
+            over = from_bye(event.request.headers.getlist("Reason"), by=ReleasedBy(leg.role.value))
+        else:
+            reason = {408: "no_ack_or_refresh", 481: "dialog_lost"}.get(event.code, "session_failed")
+            over = Termination(Result.FAILED, reason, event.code, 41, ReleasedBy.SYSTEM)
+        await self._call.leave(leg, over)
+
+    # ---- rtpengine's news ----
+
+    async def media_lost(self, leg: Leg, silence: float | None) -> None:
+        if leg.id in self._call.joined:
+            text = "rtpengine lost it" if silence is None else f"no RTP for {silence:.0f} s"
+            over = Termination(Result.FAILED, "media_lost", 200, 41, ReleasedBy.SYSTEM, text)
+            await self._call.leave(leg, over)
+
+    def new_key(self, leg: Leg) -> None:
+        """Runs beside the inbox, because the peer's answer may take its time."""
+        if leg.id in self._call.joined:
+            self._call.keep(asyncio.get_running_loop().create_task(self._rekey(leg), name="rekey"))
+
+    async def _rekey(self, leg: Leg) -> None:
+        call = self._call
+        try:
+            await leg.rekey()
+        except SipError as error:
+            log.error("rekey_failed call=%s leg=%s cause=%s", call.id, leg.id, error.text)
+            leg.post(MediaLost(leg, None))
+        else:
+            log.info("leg_rekeyed call=%s leg=%s trunk=%s", call.id, leg.id, leg.trunk.name)

@@ -1,0 +1,56 @@
+"""Legs that a command or a party asks for in a running call: which trunk, as whom, as what."""
+
+from __future__ import annotations
+
+from gateway.calls.call import Call
+from gateway.calls.context import CallContext
+from gateway.calls.dialling import Order
+from gateway.calls.leg import Leg
+from gateway.calls.routing import Origin, Routed, identify, route_call
+from gateway.errors import SipError
+from gateway.model import Role
+from gateway.trunks.identity import Caller
+
+
+def outgoing(
+    context: CallContext,
+    call: Call,
+    number: str,
+    *,
+    by: Leg,
+    caller: str,
+    trunk: str = "",
+    role: Role = Role.PARTICIPANT,
+    headers: tuple[tuple[str, str], ...] = (),
+) -> tuple[Leg, Order]:
+    """A leg for `call` that calls `number`, and how to call it.
+
+    by:     whose trunk's routes decide, unless `trunk` is named
+    caller: the number the called party is shown
+    SipError: 404 no route or no such trunk, 482 or 483 a loop
+    """
+    name, dialled, tenant = _way(context, number, by, trunk)
+    to = context.trunks[name]
+    leg = Leg(
+        context.bay,
+        to,
+        tenant=tenant,
+        role=role,
+        identity=identify(name, dialled, context.directory),
+        number=dialled,
+        post=call.post,
+    )
+    return leg, Order(number=dialled, caller=Caller(caller), headers=headers)
+
+
+def _way(context: CallContext, number: str, by: Leg, trunk: str) -> tuple[str, str, str]:
+    """Trunk, number and tenant to call it by."""
+    if trunk:
+        known = context.directory.trunks.get(trunk)
+        if known is None:
+            raise SipError(404, f"there is no trunk {trunk}")
+        return trunk, context.trunks[trunk].e164(number), known.tenants[0] if known.tenants else ""
+    where = route_call(Origin(by.trunk.name, by.tenant, number), context.directory)
+    if not isinstance(where, Routed):
+        raise SipError(where.sip_code, f"no route for {number} from trunk {by.trunk.name}: {where.reason}")
+    return where.trunk, where.number, where.tenant

@@ -1,0 +1,152 @@
+"""A call's entries in the journal: what is written when, and what happens when it cannot be."""
+
+from __future__ import annotations
+
+import logging
+
+from gateway.calls.context import CallContext
+from gateway.calls.leg import Leg
+from gateway.errors import JournalError, SipError
+from gateway.events import (
+    CallEnded,
+    CallStarted,
+    Event,
+    LegAnswered,
+    LegCreated,
+    LegEnded,
+    LegHeld,
+    LegJoined,
+    LegLeft,
+    LegMuted,
+    LegResumed,
+    MediaMoved,
+    Noted,
+)
+from gateway.model import CallId, InteractionId, Termination
+from media.quality import LegStatistics
+
+log = logging.getLogger("tandem.calls")
+
+
+class CallRecords:
+    """The journal as one call sees it. Every method returns when its events are durable.
+
+    begun: the call has an entry; what comes later is logged and lost rather than an end of the call
+    """
+
+    def __init__(self, context: CallContext, call: CallId) -> None:
+        self._context, self._call = context, call
+        self.begun = False
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, for events."""
+        return int(self._context.clock.wall().timestamp() * 1000)
+
+    async def write(self, *events: Event) -> None:
+        """SipError(503) only for the call's very first event: a call without records must not exist."""
+        if not events:
+            return
+        try:
+            await self._context.journal.append(*events)
+            self.begun = True
+        except JournalError as error:
+            if not self.begun:
+                raise SipError(503, "call records cannot be written") from error
+            log.error("journal_late call=%s cause=%s", self._call, error)
+
+    async def started(
+        self, interaction: InteractionId, from_number: str, to_number: str, consultation_of: CallId | None
+    ) -> None:
+        await self.write(
+            CallStarted(
+                call=self._call,
+                at=self.now(),
+                interaction=interaction,
+                from_number=from_number,
+                to_number=to_number,
+                consultation_of=consultation_of,
+            )
+        )
+        log.info(
+            "call_started call=%s interaction=%s from=%s to=%s consultation_of=%s",
+            self._call, interaction, from_number, to_number, consultation_of or "",
+        )  # fmt: skip
+
+    async def created(self, leg: Leg) -> None:
+        await self.write(
+            LegCreated(
+                call=self._call,
+                at=self.now(),
+                leg=leg.id,
+                trunk=leg.trunk.name,
+                party=leg.identity.party,
+                role=leg.role,
+                number=leg.number,
+                login=leg.identity.login,
+                sip_call_id=leg.sip_call_id,
+                host=leg.host,
+            )
+        )
+
+    async def answered(self, leg: Leg) -> None:
+        secure = leg.anchor.remote is not None and leg.anchor.remote.secure
+        await self.write(
+            LegAnswered(call=self._call, at=self.now(), leg=leg.id, codec=str(leg.codec or ""), srtp=secure)
+        )
+
+    async def joined(self, *legs: Leg) -> None:
+        await self.write(*(LegJoined(call=self._call, at=self.now(), leg=leg.id) for leg in legs))
+
+    async def left(self, *legs: Leg) -> None:
+        await self.write(*(LegLeft(call=self._call, at=self.now(), leg=leg.id) for leg in legs))
+
+    async def held(self, leg: Leg) -> None:
+        await self.write(LegHeld(call=self._call, at=self.now(), leg=leg.id, by=leg.identity.party))
+
+    async def resumed(self, leg: Leg) -> None:
+        await self.write(LegResumed(call=self._call, at=self.now(), leg=leg.id, by=leg.identity.party))
+
+    async def muted(self, leg: Leg, *, muted: bool) -> None:
+        await self.write(LegMuted(call=self._call, at=self.now(), leg=leg.id, muted=muted))
+
+    async def noted(self, what: str, leg: Leg | None = None, **detail: str) -> None:
+        who = None if leg is None else leg.id
+        await self.write(Noted(call=self._call, at=self.now(), what=what, leg=who, detail=dict(detail)))
+
+    async def moved(self, to: str, cause: str) -> None:
+        log.info("media_moved call=%s to=%s cause=%s", self._call, to, cause)
+        await self.write(MediaMoved(call=self._call, at=self.now(), to=to, cause=cause))
+
+    async def leg_ended(
+        self, leg: Leg, termination: Termination, statistics: LegStatistics | None = None
+    ) -> None:
+        """`statistics` of a leg that had media; None where another call's records have them."""
+        events: list[Event] = []
+        if statistics is not None:
+            events.append(statistics.event(self._call, leg.id, self.now()))
+        events.append(
+            LegEnded(
+                call=self._call,
+                at=self.now(),
+                leg=leg.id,
+                termination=termination,
+                correlation=leg.correlation,
+            )
+        )
+        log.log(
+            termination.log_level,
+            "leg_ended call=%s leg=%s trunk=%s result=%s reason=%s code=%d by=%s text=%r",
+            self._call, leg.id, leg.trunk.name, termination.result, termination.reason,
+            termination.sip_code, termination.released_by, termination.text,
+        )  # fmt: skip
+        await self.write(*events)
+
+    async def ended(self, termination: Termination) -> None:
+        if self.begun:
+            await self.write(CallEnded(call=self._call, at=self.now(), termination=termination))
+        log.log(
+            termination.log_level,
+            "call_ended call=%s result=%s reason=%s code=%d q850=%d by=%s text=%r",
+            self._call, termination.result, termination.reason, termination.sip_code,
+            termination.q850, termination.released_by, termination.text,
+        )  # fmt: skip
