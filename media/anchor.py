@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway.errors import MediaError, MediaRejected, SdpError
 from gateway.model import LegId
@@ -24,7 +25,6 @@ from media.engine_leg import EngineLeg
 from media.engine_sdp import LIFETIME, Outside, Party, Target
 from media.mki import MkiSearch
 from media.quality import LegStatistics, read_statistics
-from media.snapshot import AnchorState, EngineState, to_record
 
 if TYPE_CHECKING:
     from media.patchbay import PatchBay
@@ -46,13 +46,14 @@ class Anchor:
     that take a description also SdpError, and then nothing has changed. Calls on one anchor run one by one.
 
     codec, telephone_event: what is spoken with the party, once that is agreed
-    remote: the party's last description
+    remote: the party's last description; described_at: when it came, wall-clock seconds
     """
 
     def __init__(self, bay: PatchBay, leg: LegId, policy: MediaPolicy, *, srtp: bool) -> None:
         self.leg = leg
         self.policy = policy
         self.remote: AudioDescription | None = None
+        self.described_at = time.time()
         self.codec: Codec | None = None
         self.telephone_event: int | None = None
         self.closed = False
@@ -88,6 +89,14 @@ class Anchor:
     def held(self) -> bool:
         """The party has put us on hold by its description."""
         return self.remote is not None and self.remote.held
+
+    @property
+    def expects_media(self) -> bool:
+        """Silence of the party means that something is wrong: both have described, and nobody holds (T19)."""
+        if self.remote is None or not self.established or self.closed or self.held:
+            return False
+        ours = self._local.direction if self._local is not None else Direction.SENDRECV
+        return self.remote.direction is Direction.SENDRECV and ours is Direction.SENDRECV
 
     @property
     def local(self) -> Description | None:
@@ -301,47 +310,6 @@ class Anchor:
     def srtp(self) -> bool:
         return self._engine.srtp
 
-    # ---- after a restart of the gateway ------------------------------------------------------------
-
-    def snapshot(self) -> dict[str, Any]:
-        """What `PatchBay.restore` needs, JSON-ready. It holds the leg's SRTP keys: not for logs."""
-        engine = self._engine
-        return to_record(
-            AnchorState(
-                leg=self.leg,
-                policy=self.policy,
-                remote=self.remote,
-                codec=self.codec,
-                telephone_event=self.telephone_event,
-                selection=self._selection,
-                offered=self._offered,
-                local=self._local,
-                music=self._music,
-                interrupted=self._interrupted,
-                announced_mki=self._mki.announced if self._mki else None,
-                engine=EngineState(
-                    srtp=engine.srtp,
-                    party=engine.party,
-                    outside=engine.outside,
-                    inside_port=engine.inside_port,
-                    target=engine.target,
-                    established=engine.established,
-                    injecting=engine.injecting,
-                ),
-            )
-        )
-
-    def revive(self, state: AnchorState) -> None:
-        """Be the anchor of that snapshot again. For PatchBay; nothing is said to rtpengine."""
-        self.remote, self.codec, self.telephone_event = state.remote, state.codec, state.telephone_event
-        self._selection, self._offered, self._local = state.selection, state.offered, state.local
-        self._music, self._interrupted = state.music, state.interrupted
-        engine, was = self._engine, state.engine
-        engine.party, engine.outside, engine.inside_port = was.party, was.outside, was.inside_port
-        engine.target, engine.established, engine.injecting = was.target, was.established, was.injecting
-        if was.party is not None and was.party.key is not None:
-            self._mki = MkiSearch(state.announced_mki, was.party.mki)
-
     # ---- the end ---------------------------------------------------------------------------------
 
     async def statistics(self) -> LegStatistics:
@@ -381,6 +349,7 @@ class Anchor:
 
     def _note(self, remote: AudioDescription, selection: Selection) -> None:
         self.remote = remote
+        self.described_at = time.time()
         self._selection = selection
         self.telephone_event = selection.telephone_event
 

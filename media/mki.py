@@ -7,7 +7,6 @@ come that cannot be authenticated and none that can, the other readings are trie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 Mki = tuple[int, int] | None
 """(value, length in bytes), or none in the packets."""
@@ -19,12 +18,10 @@ REFUSED = 3
 class MkiSearch:
     """Pure: told the counters after each look, it says which reading to use next."""
 
-    def __init__(self, announced: Mki, reading: Mki | Literal["announced"] = "announced") -> None:
-        """Begin with `reading`, by default with what is announced."""
+    def __init__(self, announced: Mki) -> None:
         self.announced = announced
         self._readings: Sequence[Mki] = (announced, None) if announced else (None, (1, 1), (1, 4))
-        first = announced if reading == "announced" else reading
-        self._index = self._readings.index(first) if first in self._readings else 0
+        self._index = 0
         self._packets = -1
         self._errors = 0
 

@@ -55,6 +55,26 @@ async def test_quality_comes_from_rtcp_and_counters_from_rtpengine(
     assert await one.close() == LegStatistics()
 
 
+async def test_t19_a_party_that_falls_silent_is_found_unless_it_holds(
+    bay: PatchBay, peer: PeerFactory
+) -> None:
+    a, b = await peer(tone=440), await peer(tone=700, srtp=True)
+    one, two = await caller(bay, a), await callee(bay, b)
+    await bay.bridge(one, two)
+    await both_hear(a, b)
+    assert await bay.silent(2) == []
+    a.pause()
+    b.pause()
+    b.follow(await two.remote_offer(b.description("inactive")))
+    await asyncio.sleep(2.1)
+    assert await bay.silent(2) == [one]
+    b.follow(await two.remote_offer(b.description()))
+    assert await bay.silent(2) == [one], "two has resumed just now"
+    a.resume()
+    await b.hears(440)
+    assert await bay.silent(2) == []
+
+
 async def test_without_rtcp_there_is_no_quality(bay: PatchBay, peer: PeerFactory) -> None:
     a, b = await peer(tone=440), await peer(tone=700)
     one, two = await caller(bay, a), await callee(bay, b)
@@ -80,6 +100,17 @@ async def test_a_leg_closed_at_every_stage_leaves_nothing(bay: PatchBay, peer: P
         await anchor.close()
     assert (await bay.ng.command("list"))["calls"] == []
     assert bay.anchors == {}
+
+
+async def test_a_closed_leg_is_not_begun_anew(bay: PatchBay, peer: PeerFactory) -> None:
+    """An offer for a call-id that rtpengine has forgotten would reserve ports that nobody ends."""
+    a, b = await peer(), await peer()
+    one, two = await caller(bay, a), await callee(bay, b)
+    await one.close()
+    for attempt in (bay.bridge(one, two), one.park(), one.remote_offer(a.description()), one.stop_playing()):
+        with pytest.raises(MediaRejected, match="closed"):
+            await attempt
+    assert (await bay.ng.command("list"))["calls"] == [two.leg]
 
 
 async def test_ports_are_used_up_refused_and_free_again(peer: PeerFactory, tmp_path: Path) -> None:
