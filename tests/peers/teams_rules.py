@@ -280,11 +280,14 @@ class Rules:
             if self.media_addresses and found not in self.media_addresses:
                 self._add(f"address {found} is not the media address")
         if offered is not None:
-            self._answer(view, offered)
+            self._answer(message, view, offered)
         self._constancy(message, view)
 
-    def _answer(self, view: Audio, offered: Audio) -> None:
-        if not set(view.formats) <= set(offered.formats):
+    def _answer(self, message: WireMessage, view: Audio, offered: Audio) -> None:
+        last = self._media.get((message.call_id, message.to_tag))
+        # our own description once more may list formats that were offered before (RFC 3264 6.1)
+        unchanged = last is not None and last.text == view.text
+        if not unchanged and not set(view.formats) <= set(offered.formats):
             self._add(f"answer {view.formats} to offer {offered.formats}")
         if view.profile != offered.profile:
             self._add(f"answer profile {view.profile} to {offered.profile}")
