@@ -94,6 +94,7 @@ def configuration(
     media_ports: tuple[int, int],
     center_extra: str = "",
     teams_extra: str = "",
+    media_extra: str = "",
     extra: str = "",
 ) -> str:
     """tandem.toml for the stand-ins."""
@@ -118,6 +119,7 @@ trusted_roots = "{pki.roots}"
 [media]
 address = "127.0.0.1"
 ports = [{media_ports[0]}, {media_ports[1]}]
+{media_extra}
 
 [limits]
 calls_per_second = 0.0

@@ -135,10 +135,7 @@ async def test_max_duration_ends_both_sides(house: OpenHouse) -> None:
 
 
 async def test_rtp_lost_ends_the_call(house: OpenHouse) -> None:
-    async with house(extra="", teams_extra="") as h:
-        h.gateway.watch._limit = 1.0
-        await h.gateway.watch.close()
-        h.gateway.watch.start()
+    async with house(media_extra="rtp_timeout = 1.0") as h:
         agent = await h.center.call(EXPERT)
         expert = await h.teams.expect_invite()
         await expert.answer()
