@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from gateway.app import Health
 from gateway.calls.context import CallContext, Sounds
 from gateway.calls.registry import CallRegistry
-from gateway.calls.transfer import Transfers
 from gateway.calls.watch import MediaWatch
 from gateway.clock import LoopClock
 from gateway.config_models import Config
@@ -85,7 +84,7 @@ class Telephony:
             sounds=sounds,
             rooms=rooms,
         )
-        self.calls = CallRegistry(self.context, Transfers(self.context))
+        self.calls = CallRegistry(self.context)
         self.watch = MediaWatch(self.calls, config.media.rtp_timeout)
         self.endpoints: list[Endpoint] = []
 

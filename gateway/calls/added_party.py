@@ -29,10 +29,7 @@ class AddedParty:
     def __init__(self, supervision: Supervision | None = None) -> None:
         self._supervision = supervision
         self._told = False
-
-    @property
-    def vital(self) -> bool:
-        return self._supervision is None
+        self.vital = supervision is None
 
     async def progress(self, call: Call, leg: Leg, event: Progress) -> None:
         quiet = self._supervision is not None
@@ -59,10 +56,7 @@ class AddedParty:
     async def answered(self, call: Call, leg: Leg) -> None:
         call.sound.ringing_over(leg)
         if self._supervision is not None:
-            call.supervisors[leg.id] = self._supervision
-            await call.records.noted(
-                "supervision", leg, mode=self._supervision.mode.value, of=self._supervision.of
-            )
+            await call.supervise(leg, self._supervision)
         try:
             await call.admit(leg)
         except MediaError as error:

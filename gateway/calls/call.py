@@ -8,6 +8,7 @@ mutes and members are data, and `rewire` makes the sound agree with them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable
@@ -99,6 +100,7 @@ class Call:
     ringback:    legs that hear ringing instead of the others
     supervisors: joined legs that listen, whisper or barge in
     lent:        members who are in a consultation; their leg is in that call's hands
+    held_at:     since when a leg has held the call or somebody in it, milliseconds
     primary:     the held call that this one is a consultation of
     borrowed:    legs that go back to `primary` when this call ends
     """
@@ -110,8 +112,10 @@ class Call:
         on_end: Callable[[Call], None],
         on_refer: ReferHandler,
         primary: Call | None = None,
+        known_as: tuple[CallId, InteractionId] | None = None,
     ) -> None:
-        self.id: CallId = new_call_id()
+        """`known_as`: its ids when it is made again after a restart."""
+        self.id, interaction = known_as or (new_call_id(), new_interaction_id())
         self.context = context
         self.state = CallState.SETUP
         self.from_number = self.to_number = ""
@@ -126,13 +130,14 @@ class Call:
         self.lent: dict[LegId, Loan] = {}
         self.borrowed: set[LegId] = set()
         self.answered_at: dict[LegId, int] = {}
+        self.held_at: dict[LegId, int] = {}
         self.music = MusicPolicy(context.config.media.hold_music)
         self.dialling: dict[LegId, tuple[Dialling, Purpose]] = {}
         self.termination: Termination | None = None
         self.records = CallRecords(context, self.id)
         self.sound = CallSound(context, self)
         self._primary = primary
-        self.interaction: InteractionId = primary.interaction if primary else new_interaction_id()
+        self.interaction: InteractionId = primary.interaction if primary else interaction
         self._news = News(self, on_refer)
         self._inbox: asyncio.Queue[Signal] = asyncio.Queue()
         self._on_end = on_end
@@ -140,6 +145,7 @@ class Call:
         self._kept: set[asyncio.Task[None]] = set()
         self._max_duration: TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._frozen = False
 
     @property
     def primary(self) -> Call | None:
@@ -196,17 +202,56 @@ class Call:
     async def _run(self, first: Callable[[], Awaitable[None]]) -> None:
         try:
             await self._guarded(first)
-            while self.state is not CallState.ENDED:
+            while self.state is not CallState.ENDED and not self._frozen:
+                self.remember()
                 signal = await self._inbox.get()
                 await self._guarded(lambda signal=signal: self._handle(signal))  # type: ignore[misc]
         finally:
-            while not self._inbox.empty():
-                signal = self._inbox.get_nowait()
-                if isinstance(signal, HandedOver):
-                    await signal.refuse()
-                else:
-                    self._refuse(signal)
-            self._on_end(self)
+            if not self._frozen:
+                await self._clear()
+
+    async def _clear(self) -> None:
+        while not self._inbox.empty():
+            signal = self._inbox.get_nowait()
+            if isinstance(signal, HandedOver):
+                await signal.refuse()
+            else:
+                self._refuse(signal)
+        self._on_end(self)
+
+    # ---- restart ----
+
+    def remember(self) -> None:
+        """Something changed that the next gateway has to know; it is written in a moment."""
+        if self.context.memory is not None and self.state is not CallState.ENDED:
+            self.context.memory.mark(self)
+
+    async def remembered(self) -> None:
+        """As `remember`; returns when it is written."""
+        if self.context.memory is not None and self.state is not CallState.ENDED:
+            await self.context.memory.save(self)
+
+    async def freeze(self) -> None:
+        """The gateway goes, the call does not: stop its task after the signal under way. It has ended if it
+        was about to."""
+        with contextlib.suppress(IllegalTransition):
+            await self.command(self._freeze)
+        await self.join()
+
+    async def _freeze(self) -> None:
+        self._frozen = True
+        if self._max_duration is not None:
+            self._max_duration.cancel()
+        for leg in self.legs.values():
+            leg.stop_timers()
+        self.sound.freeze()
+        for task in self._kept:
+            task.cancel()
+
+    def resume(self, primary: Call | None, left: float) -> None:
+        """After a restart, before `start`: `primary` as in the constructor, `left` seconds may it last."""
+        self._primary = primary
+        self._max_duration = self.context.clock.call_later(max(left, 0.0), lambda: self.post(MaxDuration()))
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Errors end the call with what they say; nothing leaves the task."""
@@ -278,6 +323,22 @@ class Call:
         if self._max_duration is None and legs:
             limit = min(leg.trunk.settings.max_duration for leg in legs)
             self._max_duration = self.context.clock.call_later(limit, lambda: self.post(MaxDuration()))
+
+    async def supervise(self, leg: Leg, supervision: Supervision) -> None:
+        """How a supervisor takes part; only one who barges in is a member for the records."""
+        was_aloof = self.aloof(leg.id)
+        self.supervisors[leg.id] = supervision
+        await self.records.noted("supervision", leg, mode=supervision.mode.value, of=supervision.of)
+        if leg.id in self.joined and was_aloof != self.aloof(leg.id):
+            await (self.records.joined(leg) if was_aloof else self.records.left(leg))
+        await self.rewire()
+
+    async def sit_down(self, leg: Leg) -> None:
+        """An answered leg is a member, alone: nobody talks yet."""
+        self.joined.add(leg.id)
+        self.answered_at.setdefault(leg.id, self.now())
+        await self.records.joined(leg)
+        await self.rewire()
 
     async def step_down(self, leg: Leg) -> None:
         """The leg no longer talks here, though its dialog lives on for a while (a transferor)."""
@@ -355,6 +416,8 @@ class Call:
         for task in self._kept:
             task.cancel()
         await self.records.ended(termination)
+        if self.context.memory is not None:
+            self.context.memory.drop(self)
 
     async def rewire(self) -> None:
         """Make the sound agree with members, holds and mutes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.calls.routing import Directory
 from gateway.cdr.journal import Journal
@@ -16,6 +17,9 @@ from gateway.trunks.registry import Trunks
 from media.patchbay import PatchBay
 from media.pool import RoomPool
 
+if TYPE_CHECKING:
+    from gateway.calls.remember import Memory
+
 
 @dataclass(frozen=True, slots=True)
 class Sounds:
@@ -27,7 +31,11 @@ class Sounds:
 
 @dataclass(slots=True)
 class CallContext:
-    """The parts a call works with; `rooms` is None until a pool was started."""
+    """The parts a call works with.
+
+    rooms:  None without conferences
+    memory: what the next gateway will know of the calls; None: a restart ends them
+    """
 
     clock: Clock
     journal: Journal
@@ -40,3 +48,4 @@ class CallContext:
     config: Config
     sounds: Sounds
     rooms: RoomPool | None = None
+    memory: Memory | None = None

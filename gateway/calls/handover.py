@@ -66,11 +66,13 @@ async def hand_over(
     legs: Sequence[Leg],
     over: Termination,
     *,
+    leaving: Leg | None = None,
     then: Callable[[], Awaitable[None]] | None = None,
 ) -> HandedOver:
     """In `source`'s task: `legs` take part in `target` from now on, and `source` ends with `over`.
 
-    Legs that `target` had lent end their hold there. `then` runs in `target`'s task once all are in.
+    Legs that `target` had lent end their hold there. `leaving` is hung up even if it was borrowed. `then`
+    runs in `target`'s task once all are in.
     SipError(481), and nothing is changed, when `target` has ended.
     """
     from gateway.calls.call import CallState
@@ -92,6 +94,8 @@ async def hand_over(
     if in_room:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(signal.settled.wait(), TAKEN_WITHIN)
+    if leaving is not None:
+        await source.drop(leaving, over)
     await source.end(over)
     return signal
 

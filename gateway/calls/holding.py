@@ -47,8 +47,10 @@ async def _change(call: Call, holder: Leg, hold: Hold, held: bool) -> bool:
     call.holds = call.holds | {hold} if held else call.holds - {hold}
     after = holds_anything(call, holder.id)
     if after and not before:
+        call.held_at[holder.id] = call.now()
         await call.records.held(holder)
     elif before and not after:
+        call.held_at.pop(holder.id, None)
         await call.records.resumed(holder)
     log.info(
         "leg_hold call=%s leg=%s trunk=%s of=%s held=%s",
@@ -60,6 +62,7 @@ async def _change(call: Call, holder: Leg, hold: Hold, held: bool) -> bool:
 def forget_holds(call: Call, leg: LegId) -> None:
     """The leg takes no part any more: its holds fall, and those of others on it."""
     call.holds = {hold for hold in call.holds if leg not in (hold.by, hold.of)}
+    call.held_at.pop(leg, None)
 
 
 async def set_muted(call: Call, leg: Leg, muted: bool) -> bool:

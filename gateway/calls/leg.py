@@ -120,6 +120,11 @@ class Leg:
         return self._anchor is not None
 
     @property
+    def offering(self) -> bool:
+        """Our 200 carried an offer, and its answer has not come yet."""
+        return self._offer is not None
+
+    @property
     def patchable(self) -> bool:
         """Both sides have described their media, so that it can be connected."""
         return self._anchor is not None and self._anchor.established and not self._anchor.closed
@@ -225,6 +230,30 @@ class Leg:
         assert self.session is not None
         await self.anchor.accept_answer(await self.session.offer(await self.anchor.rekey()))
 
+    def stop_timers(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+    def resume_media(self, anchor: Anchor) -> None:
+        """After a restart: go on with what rtpengine has carried meanwhile."""
+        self._anchor = anchor
+
+    async def rebuild_media(self) -> None:
+        """rtpengine has lost the leg: new ports, told to the party by a re-INVITE (or UPDATE).
+
+        SipError when the party does not take it, or rtpengine cannot; Teams would not follow it at all (T21).
+        """
+        assert self.session is not None
+        old, media = self.anchor, self.trunk.media
+        first = [old.codec] if old.codec is not None else []
+        event = old.telephone_event or TELEPHONE_EVENT
+        await old.close()
+        self._anchor, offer = await self._bay.offer_side(
+            self.id, media, codecs_to_offer(first, media), event
+        )
+        await self._anchor.accept_answer(await self.session.offer(offer))
+
     def advance(self, edge: LegEdge) -> None:
         after = _EDGES.get((self.state, edge))
         if after is None:
@@ -234,9 +263,7 @@ class Leg:
 
     async def release(self, termination: Termination) -> LegStatistics:
         """End it whatever its state (final response, CANCEL or BYE with Reason) and free its media."""
-        for timer in self.timers:
-            timer.cancel()
-        self.timers.clear()
+        self.stop_timers()
         if self.state is LegState.ENDED:
             return LegStatistics()
         waiting = self.state is LegState.INCOMING

@@ -11,9 +11,9 @@ from gateway.calls.endings import correlation_of, failure, warning
 from gateway.calls.holding import set_hold
 from gateway.calls.leg import Leg, LegEdge
 from gateway.calls.purpose import ReferHandler
-from gateway.calls.signals import MediaLost
+from gateway.calls.signals import Command, MediaLost
 from gateway.errors import MediaError, SdpError, SipError
-from gateway.model import ReleasedBy, Result, Termination
+from gateway.model import LegId, ReleasedBy, Result, Termination, TrunkKind
 from gateway.sip.refer import Referred
 from gateway.sip.session_events import (
     Answered,
@@ -39,6 +39,7 @@ class News:
 
     def __init__(self, call: Call, on_refer: ReferHandler) -> None:
         self._call, self._on_refer = call, on_refer
+        self._rebuilt: set[LegId] = set()
 
     async def __call__(self, leg: Leg, event: object) -> None:
         call = self._call
@@ -77,6 +78,7 @@ class News:
         dialling, purpose = call.dialling[leg.id]
         dialling.answered()
         leg.advance(LegEdge.ANSWER)
+        await call.remembered()
         try:
             if event.sdp is None:
                 raise SdpError(488, "the answer carries no session description")
@@ -144,7 +146,13 @@ class News:
     # ---- rtpengine's news ----
 
     async def media_lost(self, leg: Leg, silence: float | None) -> None:
-        if leg.id in self._call.joined:
+        """A plain trunk's leg that rtpengine has lost gets new ports; Teams would not follow it there (T21)."""
+        if leg.id not in self._call.joined:
+            return
+        if silence is None and leg.trunk.kind is TrunkKind.SIP and leg.id not in self._rebuilt:
+            self._rebuilt.add(leg.id)
+            self._call.keep(asyncio.get_running_loop().create_task(self._rebuild(leg), name="rebuild"))
+        else:
             text = "rtpengine lost it" if silence is None else f"no RTP for {silence:.0f} s"
             over = Termination(Result.FAILED, "media_lost", 200, 41, ReleasedBy.SYSTEM, text)
             await self._call.leave(leg, over)
@@ -153,6 +161,24 @@ class News:
         """Runs beside the inbox, because the peer's answer may take its time."""
         if leg.id in self._call.joined:
             self._call.keep(asyncio.get_running_loop().create_task(self._rekey(leg), name="rekey"))
+
+    async def _rebuild(self, leg: Leg) -> None:
+        """Beside the inbox, as `_rekey`."""
+        call = self._call
+        try:
+            await leg.rebuild_media()
+        except SipError as error:
+            log.error("rebuild_failed call=%s leg=%s cause=%s", call.id, leg.id, error.text)
+            leg.post(MediaLost(leg, None))
+            return
+        log.warning("leg_rebuilt call=%s leg=%s trunk=%s", call.id, leg.id, leg.trunk.name)
+
+        async def connect() -> None:
+            self._rebuilt.discard(leg.id)
+            call.sound.renew(leg)
+            await call.rewire()
+
+        leg.post(Command(connect))
 
     async def _rekey(self, leg: Leg) -> None:
         call = self._call
@@ -163,3 +189,4 @@ class News:
             leg.post(MediaLost(leg, None))
         else:
             log.info("leg_rekeyed call=%s leg=%s trunk=%s", call.id, leg.id, leg.trunk.name)
+            call.remember()

@@ -8,8 +8,9 @@ from gateway.calls.dialling import Order
 from gateway.calls.leg import Leg
 from gateway.calls.routing import Origin, Routed, identify, route_call
 from gateway.errors import SipError
-from gateway.model import Role
+from gateway.model import PartyType, Role, TrunkKind
 from gateway.trunks.identity import Caller
+from gateway.trunks.numbers import to_e164
 
 
 def outgoing(
@@ -25,7 +26,7 @@ def outgoing(
 ) -> tuple[Leg, Order]:
     """A leg for `call` that calls `number`, and how to call it.
 
-    by:     whose trunk's routes decide, unless `trunk` is named
+    by:     whose trunk's routes decide, unless `trunk` is named; an agent is reached where agents are
     caller: the number the called party is shown
     SipError: 404 no route or no such trunk, 482 or 483 a loop
     """
@@ -43,8 +44,18 @@ def outgoing(
     return leg, Order(number=dialled, caller=Caller(caller), headers=headers)
 
 
+def agent_trunk(context: CallContext) -> str:
+    """The trunk behind which the agents sit; "" when there is none."""
+    plain = [trunk for trunk in context.directory.trunks.values() if trunk.kind is TrunkKind.SIP]
+    agents = [trunk for trunk in plain if trunk.party is PartyType.AGENT]
+    return next((trunk.name for trunk in (*agents, *plain)), "")
+
+
 def _way(context: CallContext, number: str, by: Leg, trunk: str) -> tuple[str, str, str]:
     """Trunk, number and tenant to call it by."""
+    plan = context.directory.trunks[by.trunk.name].plan
+    if not trunk and to_e164(number, plan) in context.directory.agents:
+        trunk = agent_trunk(context)
     if trunk:
         known = context.directory.trunks.get(trunk)
         if known is None:

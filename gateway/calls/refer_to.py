@@ -15,6 +15,7 @@ class ReferTarget:
     uri:      the URI as received, every parameter in place, without its `?headers` (RFC 3261 19.1.5)
     user:     its user part unescaped, "" when there is none (Teams targets have none, facts 6.2)
     host:     lower case, without port
+    authority: `host:port` (5060 where none is given), as `Directory.own_hosts` has it
     replaces: value of an embedded Replaces header, unescaped; "" when there is none
     """
 
@@ -22,6 +23,7 @@ class ReferTarget:
     user: str
     host: str
     replaces: str = ""
+    authority: str = ""
 
 
 def refer_target(value: str) -> ReferTarget:
@@ -49,7 +51,8 @@ def refer_target(value: str) -> ReferTarget:
     if not host:
         raise SipError(400, "Refer-To without a host")
     name = urllib.parse.unquote(user.partition(":")[0].partition(";")[0])
-    return ReferTarget(uri, name, host.lower(), _replaces(headers))
+    port = host_port.rpartition("]")[2].partition(":")[2]
+    return ReferTarget(uri, name, host.lower(), _replaces(headers), f"{host.lower()}:{port or 5060}")
 
 
 def _replaces(headers: str) -> str:

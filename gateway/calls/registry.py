@@ -7,13 +7,18 @@ import logging
 from collections import Counter, deque
 from collections.abc import Mapping
 
-from gateway.calls.call import Call, ReferHandler
+from gateway.calls.audibility import Hold
+from gateway.calls.call import Call, CallState
+from gateway.calls.consultation import same_agent
 from gateway.calls.context import CallContext
 from gateway.calls.incoming import Incoming
+from gateway.calls.leg import Leg
+from gateway.calls.routing import identify
 from gateway.calls.signals import Command, MediaLost, NewKey
 from gateway.calls.takeover import Takeover
+from gateway.calls.transfer import Transfers
 from gateway.errors import MediaError, SipError
-from gateway.model import CallId, ReleasedBy, Result, Termination
+from gateway.model import CallId, InteractionId, ReleasedBy, Result, Termination
 from gateway.sip.message import Request
 from gateway.sip.profile import Profile
 from gateway.sip.session import Session
@@ -21,6 +26,8 @@ from gateway.sip.transport_flow import Flow
 from gateway.trunks.trunk import Recognition, Trunk
 
 log = logging.getLogger("tandem.calls")
+
+_SETTLE_POLL = 0.05
 
 RETRY_AFTER = "5"
 """Seconds an overloaded gateway asks for; Teams puts the trunk in hold-down so long (facts 3.5)."""
@@ -33,11 +40,11 @@ class CallRegistry:
     refused:  calls answered 503, by cause
     """
 
-    def __init__(self, context: CallContext, on_refer: ReferHandler) -> None:
+    def __init__(self, context: CallContext) -> None:
         self.context = context
         self.draining = False
         self.refused: Counter[str] = Counter()
-        self._on_refer = on_refer
+        self._transfers = Transfers(context, self.find)
         self._calls: dict[CallId, Call] = {}
         self._recent: deque[float] = deque()
         self._restoring: set[asyncio.Task[None]] = set()
@@ -73,7 +80,7 @@ class CallRegistry:
             error = origin or SipError(403, "Forbidden")
             session.reject(error.code, error.text)
             return
-        refusal = self._refusal(origin.trunk)
+        refusal = self.refusal(origin.trunk)
         if refusal:
             self.refused[refusal] += 1
             log.warning("call_refused trunk=%s code=503 cause=%s", origin.trunk.name, refusal)
@@ -85,24 +92,46 @@ class CallRegistry:
         if session.replaces is not None:
             self._replace(session, session.replaces, origin)
             return
-        call = self.new_call()
+        call = self.new_call(self._held_by_caller(session, origin))
         first = Incoming(self.context, call, session, origin)
         session.handler = first.leg.handle
         call.start(first)
 
     def _replace(self, session: Session, replaced: Session, origin: Recognition) -> None:
         """INVITE with Replaces (RFC 3891): never a new call, and only for a leg of the same trunk."""
-        for call in self._calls.values():
-            for leg in call.legs.values():
-                if leg.session is replaced and leg.trunk is origin.trunk:
-                    takeover = Takeover(self.context, call, session, origin, leg)
-                    session.handler = takeover.leg.handle
-                    call.post(Command(takeover))
-                    return
+        found = self.find(replaced)
+        if found is not None and found[1].trunk is origin.trunk:
+            call, leg = found
+            takeover = Takeover(self.context, call, session, origin, leg)
+            session.handler = takeover.leg.handle
+            call.post(Command(takeover))
+            return
         log.warning("replaces_refused trunk=%s code=481", origin.trunk.name)
         session.reject(481)
 
-    def _refusal(self, trunk: Trunk) -> str:
+    def find(self, session: Session) -> tuple[Call, Leg] | None:
+        """The leg that a session belongs to, and the call that has it now."""
+        for call in self._calls.values():
+            for leg in call.legs.values():
+                if leg.session is session:
+                    return call, leg
+        return None
+
+    def _held_by_caller(self, session: Session, origin: Recognition) -> Call | None:
+        """The call that a calling agent has on hold, the latest of several: this one is its consultation
+        (facts/call-detail.md 4.6).
+        """
+        number = origin.trunk.caller(session.request.headers).number
+        identity = identify(origin.trunk.name, number, self.context.directory)
+        held = [
+            (call.held_at.get(leg.id, 0), call)
+            for call in self._calls.values()
+            for leg in call.legs.values()
+            if Hold(leg.id) in call.holds and same_agent(leg, identity, number)
+        ]
+        return max(held, key=lambda one: one[0])[1] if held else None
+
+    def refusal(self, trunk: Trunk) -> str:
         """Why no new call can be taken now, one word; "" when it can."""
         config, now = self.context.config, self.context.clock.now()
         while self._recent and now - self._recent[0] > 1.0:
@@ -124,12 +153,54 @@ class CallRegistry:
 
     # ---- life ----
 
-    def new_call(self) -> Call:
-        """A call that is counted; `start` it."""
-        call = Call(self.context, on_end=self._ended, on_refer=self._on_refer)
+    def new_call(self, primary: Call | None = None) -> Call:
+        """A call that is counted; `start` it. `primary`: the held call it is a consultation of."""
+        call = Call(self.context, on_end=self._ended, on_refer=self._transfers, primary=primary)
         self._calls[call.id] = call
         self._idle.clear()
         return call
+
+    def discard(self, call: Call) -> None:
+        """A call that was never started."""
+        self._ended(call)
+
+    def known_call(self, call_id: CallId, interaction: InteractionId) -> Call:
+        """A call that an earlier gateway had under these ids; counted, and to be made as it was."""
+        call = Call(
+            self.context,
+            on_end=self._ended,
+            on_refer=self._transfers,
+            known_as=(call_id, interaction),
+        )
+        self._calls[call.id] = call
+        self._idle.clear()
+        return call
+
+    def unknown_call(self, call: Call) -> None:
+        """It could not be made again."""
+        self._ended(call)
+
+    async def settle(self, limit: float) -> None:
+        """Before a restart: give what is being set up `limit` seconds, then end what still is. Calls that
+        are up go on."""
+        self.draining = True
+        clock = self.context.clock
+        end = clock.now() + limit
+        while any(_unsettled(call) for call in self._calls.values()) and clock.now() < end:
+            await asyncio.sleep(_SETTLE_POLL)
+        over = Termination(Result.FAILED, "gateway_restart", 503, 41, ReleasedBy.SYSTEM)
+        early = [call for call in self._calls.values() if call.state is CallState.SETUP]
+        for call in early:
+            call.terminate(over)
+        await asyncio.gather(*(call.join() for call in early))
+
+    async def freeze(self) -> None:
+        """Stop every call's task where it stands, and write down how that is. Nobody is told anything."""
+        for task in self._restoring:
+            task.cancel()
+        calls = list(self._calls.values())
+        await asyncio.gather(*(call.freeze() for call in calls))
+        await asyncio.gather(*(call.remembered() for call in calls))
 
     def _ended(self, call: Call) -> None:
         self._calls.pop(call.id, None)
@@ -171,3 +242,7 @@ class CallRegistry:
             if anchor.leg in legs:
                 call, leg = legs[anchor.leg]
                 call.post(NewKey(leg))
+
+
+def _unsettled(call: Call) -> bool:
+    return call.state is CallState.SETUP or bool(call.dialling)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gateway.calls.audibility import Participant, audibility
+from gateway.calls.audibility import Edges, Participant, audibility
 from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.signals import Command
 from gateway.calls.wiring import Wiring, plan
 from gateway.clock import TimerHandle
-from gateway.errors import MediaError
+from gateway.errors import MediaError, MediaUnavailable
 from gateway.model import LegId
 from media.pool import Room
 
@@ -42,14 +42,15 @@ class CallSound:
     def in_room(self) -> bool:
         return self._wiring.in_room
 
+    @property
+    def room(self) -> Room | None:
+        """The call's conference room, if it has one."""
+        return self._wiring.room
+
     async def rewire(self) -> None:
         """MediaError when rtpengine or the rooms cannot do it; the next one goes on where this stopped."""
         call = self._call
-        parties = {leg.id: leg for leg in call.legs.values() if self._takes_part(leg)}
-        ringing = {leg for leg in parties if leg not in call.joined and leg in call.dialling}
-        edges = audibility(
-            self._participants(parties, ringing), call.holds, muted=call.muted, music=call.music
-        )
+        parties, ringing, edges = self._wanted()
         near = {leg: supervision.of for leg, supervision in call.supervisors.items() if leg in parties}
         await self._wiring.apply(
             plan(parties, edges, ringing=ringing, mixed=bool(self._announced), near=near),
@@ -57,6 +58,28 @@ class CallSound:
             ringback=call.ringback & parties.keys(),
             on_room_moved=self._room_moved,
         )
+
+    def _wanted(self) -> tuple[dict[LegId, Leg], set[LegId], Edges]:
+        """Who takes part, who of them is being rung, and who hears whom."""
+        call = self._call
+        parties = {leg.id: leg for leg in call.legs.values() if self._takes_part(leg)}
+        ringing = {leg for leg in parties if leg not in call.joined and leg in call.dialling}
+        edges = audibility(
+            self._participants(parties, ringing), call.holds, muted=call.muted, music=call.music
+        )
+        return parties, ringing, edges
+
+    async def adopt(self, snapshot: Mapping[str, Any]) -> None:
+        """After a restart: the room that has mixed this call meanwhile. MediaError: it is not to be had."""
+        if self._context.rooms is None:
+            raise MediaUnavailable("no conference rooms on this gateway")
+        _, _, edges = self._wanted()
+        self._wiring.adopt(await self._context.rooms.adopt(snapshot, edges, self._room_moved))
+
+    def freeze(self) -> None:
+        """The gateway goes, the sound stays."""
+        if self._cadence is not None:
+            self._cadence.cancel()
 
     def _participants(self, parties: Mapping[LegId, Leg], ringing: set[LegId]) -> list[Participant]:
         """Those present, and those who are away in a consultation: their hold counts here."""

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gateway.calls.consultation import TRANSFERRED, note_transfer
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Order
+from gateway.calls.handover import hand_over
 from gateway.calls.leg import Leg
+from gateway.calls.outgoing import outgoing
 from gateway.calls.refer_to import ReferTarget, refer_target
-from gateway.calls.routing import Origin, Routed, identify, route_call
+from gateway.calls.signals import Command
 from gateway.errors import SipError
 from gateway.events import LegRinging, LegTransferred
 from gateway.model import LegId, ReleasedBy, Result, Role, Termination, TrunkKind
 from gateway.sip.refer import Referred
+from gateway.sip.replaces import match_replaces, read_replaces
+from gateway.sip.session import Session
 from gateway.sip.session_events import Progress
 from gateway.trunks.identity import Caller
 
@@ -32,50 +38,60 @@ TRANSFEROR_LINGERS = 32.0
 
 
 class Transfers:
-    """Takes every REFER of every call."""
+    """Takes every REFER of every call.
 
-    def __init__(self, context: CallContext) -> None:
-        self._context = context
+    find: the call and leg that a session belongs to
+    """
+
+    def __init__(self, context: CallContext, find: Callable[[Session], tuple[Call, Leg] | None]) -> None:
+        self._context, self._find = context, find
 
     async def __call__(self, call: Call, leg: Leg, refer: Referred) -> None:
-        """Accept it and dial, or refuse it with the reason."""
+        """Accept it and dial, or connect two calls, or refuse it with the reason."""
         try:
-            if leg.id not in call.joined:
-                raise SipError(481, "Only a party of the call can transfer it")
-            if any(isinstance(purpose, TransferTarget) for _, purpose in call.dialling.values()):
-                raise SipError(491, "A transfer is under way")
+            _check(call, leg)
             target = refer_target(refer.refer_to)
-            new, order = self._plan(call, leg, target, refer)
+            replaced = self._ours(leg, target)
+            if replaced is not None:
+                attended = Attended(call, leg, refer, *replaced)
+            else:
+                new, order = self._plan(call, leg, target, refer)
         except SipError as error:
             log.warning("refer_refused call=%s leg=%s trunk=%s code=%d cause=%s",
                         call.id, leg.id, leg.trunk.name, error.code, error.text)  # fmt: skip
             refer.reject(error.code, error.text)
+            return
+        if replaced is not None:
+            refer.accept()
+            await attended.connect()
             return
         purpose = TransferTarget(leg, refer, target)
         await purpose.start(call)
         refer.accept()
         await call.dial(new, order, purpose, like=_other(call, leg))
 
+    def _ours(self, leg: Leg, target: ReferTarget) -> tuple[Call, Leg] | None:
+        """The leg of ours that the target is to replace; Teams' REFERs never name one (facts 6.3)."""
+        if not target.replaces or leg.trunk.kind is TrunkKind.DIRECT_ROUTING:
+            return None
+        try:
+            session = match_replaces(self._context.agent, read_replaces(target.replaces))
+        except SipError as error:
+            if error.code != 481 or target.authority in self._context.directory.own_hosts:
+                raise
+            return None
+        found = self._find(session)
+        if found is None or found[1].trunk is not leg.trunk:
+            raise SipError(481, "No dialog of yours matches Replaces")
+        return found
+
     def _plan(self, call: Call, leg: Leg, target: ReferTarget, refer: Referred) -> tuple[Leg, Order]:
         other = _other(call, leg)
-        caller = Caller(other.number if other is not None else leg.number)
+        caller = other.number if other is not None else leg.number
         if leg.trunk.kind is TrunkKind.DIRECT_ROUTING:
-            return self._to_teams(call, leg, target, refer, caller)
-        origin = Origin(leg.trunk.name, leg.tenant, target.user)
-        where = route_call(origin, self._context.directory)
-        if not isinstance(where, Routed):
-            raise SipError(where.sip_code, where.reason)
-        trunk = self._context.trunks[where.trunk]
-        new = Leg(
-            self._context.bay,
-            trunk,
-            tenant=where.tenant,
-            role=Role.PARTICIPANT,
-            identity=identify(trunk.name, where.number, self._context.directory),
-            number=where.number,
-            post=call.post,
-        )
-        return new, Order(number=where.number, caller=caller)
+            return self._to_teams(call, leg, target, refer, Caller(caller))
+        headers = (("Replaces", target.replaces),) if target.replaces else ()
+        return outgoing(self._context, call, target.user, by=leg, caller=caller, headers=headers)
 
     def _to_teams(
         self, call: Call, leg: Leg, target: ReferTarget, refer: Referred, caller: Caller
@@ -103,24 +119,98 @@ class Transfers:
         return new, order
 
 
+async def transfer(call: Call, leg: Leg, new: Leg, order: Order) -> None:
+    """A blind transfer by command, in the call's task: `new` is called and takes the place of `leg`."""
+    _check(call, leg)
+    purpose = TransferTarget(leg, None, ReferTarget("", new.number, ""))
+    await purpose.start(call)
+    await call.dial(new, order, purpose, like=_other(call, leg))
+
+
+def _check(call: Call, leg: Leg) -> None:
+    """SipError when this leg cannot transfer the call now."""
+    if leg.id not in call.parties:
+        raise SipError(481, "Only a party of the call can transfer it")
+    if leg.id in call.borrowed or leg.id in call.lent:
+        raise SipError(491, "A consultation is under way")
+    if any(isinstance(purpose, TransferTarget) for _, purpose in call.dialling.values()):
+        raise SipError(491, "A transfer is under way")
+
+
+class Attended:
+    """A REFER that names another dialog of the same party with us: the two calls become one.
+
+    The held call (or, where none is a consultation of the other, the one the REFER came in) goes on.
+    """
+
+    def __init__(self, call: Call, leg: Leg, refer: Referred, other: Call, replaced: Leg) -> None:
+        """SipError when it cannot be; nothing has happened then."""
+        self._call, self._leg, self._refer, self._other, self._replaced = call, leg, refer, other, replaced
+        if other is call:
+            raise SipError(403, "Replaces names a party of the same call")
+        if replaced.id in other.borrowed or replaced.id not in other.parties:
+            raise SipError(491, "The dialog to be replaced cannot be left now")
+
+    async def connect(self) -> None:
+        if self._call.primary is self._other:
+            await self._into_other()
+        else:
+            self._other.post(Command(self._from_other))
+
+    async def _into_other(self) -> None:
+        """The consultation's other parties go to the held call; in the consultation's task."""
+        call, other, replaced = self._call, self._other, self._replaced
+        legs = [call.legs[leg] for leg in sorted(call.parties) if leg != self._leg.id]
+
+        async def then() -> None:
+            await note_transfer(other, replaced.id, legs)
+            if replaced.id in other.legs:
+                await other.leave(replaced, TRANSFERRED)
+
+        self._refer.notify(200, final=True)
+        await hand_over(call, other, legs, TRANSFERRED, then=then)
+
+    async def _from_other(self) -> None:
+        """In the other call's task: its parties come to the call that the REFER came in."""
+        call, other, replaced = self._call, self._other, self._replaced
+        legs = [other.legs[leg] for leg in sorted(other.parties - other.lent.keys()) if leg != replaced.id]
+        if not legs or replaced.id not in other.parties:
+            self._refer.notify(481, final=True)
+            return
+
+        async def then() -> None:
+            await note_transfer(call, self._leg.id, legs)
+            await call.step_down(self._leg)
+            await call.rewire()
+            self._refer.notify(200, final=True)
+            _let_linger(call, self._leg, self._refer)
+
+        try:
+            signal = await hand_over(other, call, legs, TRANSFERRED, then=then)
+        except SipError as error:
+            self._refer.notify(error.code, final=True)
+        else:
+            log.debug("attended call=%s from=%s error=%r", call.id, other.id, signal.error)
+
+
 class TransferTarget:
-    """Purpose of the leg a transfer goes to."""
+    """Purpose of the leg a transfer goes to; `refer` is None when a command asked for it."""
 
     vital = True
 
-    def __init__(self, transferor: Leg, refer: Referred, target: ReferTarget) -> None:
+    def __init__(self, transferor: Leg, refer: Referred | None, target: ReferTarget) -> None:
         self._transferor, self._refer, self._target = transferor, refer, target
         self._waits: LegId | None = None
         self._rang = False
-        self._release: asyncio.Task[None] | None = None
 
     @property
     def _mode(self) -> str:
-        return "attended" if "x-tt=" in self._refer.referred_by or self._target.replaces else "blind"
+        referred_by = self._refer.referred_by if self._refer is not None else ""
+        return "attended" if "x-tt=" in referred_by or self._target.replaces else "blind"
 
     async def start(self, call: Call) -> None:
         """The transferor steps aside; the one who waits hears ringing, the members of a conference go on."""
-        others = [leg for leg in call.joined if leg != self._transferor.id]
+        others = [leg for leg in call.parties if leg != self._transferor.id]
         await self._note(call, "started")
         call.away.add(self._transferor.id)
         if len(others) == 1:
@@ -129,7 +219,8 @@ class TransferTarget:
         await call.rewire()
 
     async def progress(self, call: Call, leg: Leg, event: Progress) -> None:
-        self._refer.notify(event.code, event.phrase)
+        if self._refer is not None:
+            self._refer.notify(event.code, event.phrase)
         if self._rang:
             return
         self._rang = True
@@ -141,40 +232,26 @@ class TransferTarget:
         await self._note(call, "completed", leg)
         await call.step_down(self._transferor)
         await call.admit(leg)
-        self._refer.notify(200, final=True)
-        if self._transferor.id in call.legs:
-            self._release = asyncio.get_running_loop().create_task(
-                self._linger(call), name=f"transferor-{self._transferor.id}"
-            )
-            call.keep(self._release)
+        if self._refer is not None:
+            self._refer.notify(200, final=True)
+            _let_linger(call, self._transferor, self._refer)
+        elif self._transferor.id in call.legs:
+            await call.drop(self._transferor, TRANSFERRED)
 
     async def failed(self, call: Call, leg: Leg, termination: Termination) -> None:
         """The original parties get each other back; with nobody to go back to it is the end."""
-        self._refer.notify(termination.sip_code, final=True)
+        if self._refer is not None:
+            self._refer.notify(termination.sip_code, final=True)
         await self._note(call, "failed", code=termination.sip_code)
         call.ringback.discard(self._waits or leg.id)
         call.away.discard(self._transferor.id)
-        if len(call.joined) >= 2:
-            await call.rewire()
-        else:
-            await call.end(termination)
+        await call.after_departure(termination)
 
     async def stranded(self, call: Call, leg: Leg, termination: Termination) -> None:
         """The one who was to be transferred hung up: nobody is left to talk to the target."""
-        self._refer.notify(487, final=True)
+        if self._refer is not None:
+            self._refer.notify(487, final=True)
         await call.end(termination)
-
-    async def _linger(self, call: Call) -> None:
-        """Teams hangs up itself; if it does not, our BYE goes out after the final NOTIFY's answer (T18)."""
-        await self._refer.finished.wait()
-        await asyncio.sleep(TRANSFEROR_LINGERS)
-
-        async def over() -> None:
-            if self._transferor.id in call.legs:
-                done = Termination(Result.COMPLETED, "transferred", 200, 16, ReleasedBy.SYSTEM)
-                await call.drop(self._transferor, done)
-
-        await call.command(over)
 
     async def _note(self, call: Call, outcome: str, leg: Leg | None = None, code: int = 0) -> None:
         log.info("transfer call=%s leg=%s mode=%s outcome=%s code=%d",
@@ -193,6 +270,27 @@ class TransferTarget:
         )
 
 
+def _let_linger(call: Call, transferor: Leg, refer: Referred) -> None:
+    """The transferor hangs up itself; if it does not, our BYE goes out after the final NOTIFY's answer
+    (T18).
+    """
+    if transferor.id not in call.legs:
+        return
+
+    async def over() -> None:
+        if transferor.id in call.legs:
+            done = Termination(Result.COMPLETED, "transferred", 200, 16, ReleasedBy.SYSTEM)
+            await call.drop(transferor, done)
+
+    async def linger() -> None:
+        await refer.finished.wait()
+        await asyncio.sleep(TRANSFEROR_LINGERS)
+        call.post(Command(over))
+
+    call.keep(asyncio.get_running_loop().create_task(linger(), name=f"transferor-{transferor.id}"))
+
+
 def _other(call: Call, leg: Leg) -> Leg | None:
     """Somebody else of the call, whose number and codecs the new leg is offered."""
-    return next((call.legs[other] for other in sorted(call.joined) if other != leg.id), None)
+    others = (call.legs.get(other) for other in sorted(call.parties) if other != leg.id)
+    return next((other for other in others if other is not None), None)

@@ -117,6 +117,14 @@ class Wiring:
     def in_room(self) -> bool:
         return self._room is not None
 
+    @property
+    def room(self) -> Room | None:
+        return self._room
+
+    def adopt(self, room: Room) -> None:
+        """Go on with a room that has run on over a restart."""
+        self._room = room
+
     async def apply(
         self,
         wanted: Plan,

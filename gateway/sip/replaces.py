@@ -33,7 +33,12 @@ def parse_replaces(request: Request) -> Replaces | None:
         return None
     if len(values) != 1 or "," in values[0]:
         raise MessageError(400, "More than one Replaces")
-    call_id, *parameters = (part.strip() for part in values[0].split(";"))
+    return read_replaces(values[0])
+
+
+def read_replaces(value: str) -> Replaces:
+    """One Replaces value, as in the header or unescaped from a Refer-To; MessageError(400)."""
+    call_id, *parameters = (part.strip() for part in value.split(";"))
     found: dict[str, str] = {}
     for parameter in parameters:
         name, _, value = parameter.partition("=")

@@ -1,0 +1,129 @@
+"""A consultation: an agent holds a call and talks aside, then comes back, merges the two, or transfers.
+
+The consultation is a call of its own with the interaction of the held one (facts/call-detail.md 5.5). Placed
+by command it borrows the agent's leg; an agent who places it from the telephone has a second leg, which is
+recognised as the same agent's. Merge and transfer bring its other party into the held call and end it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.calls.call import Call
+from gateway.calls.dialling import Order
+from gateway.calls.handover import hand_over, lend
+from gateway.calls.leg import Leg
+from gateway.calls.routing import PartyIdentity
+from gateway.calls.second_party import SecondParty
+from gateway.errors import SipError
+from gateway.events import LegTransferred
+from gateway.model import LegId, PartyType, ReleasedBy, Result, Termination
+
+if TYPE_CHECKING:
+    from gateway.calls.signals import HandedOver
+
+log = logging.getLogger("tandem.calls")
+
+MERGED = Termination(Result.COMPLETED, "merged", 200, 16, ReleasedBy.CALLER)
+TRANSFERRED = Termination(Result.COMPLETED, "transferred", 200, 16, ReleasedBy.CALLER)
+BACK = Termination(Result.COMPLETED, "consultation_ended", 200, 16, ReleasedBy.CALLER)
+
+
+def same_agent(leg: Leg, identity: PartyIdentity, number: str) -> bool:
+    """Whether the leg is this agent's: the same login, or, where nobody gave one, the same number."""
+    if PartyType.AGENT not in (leg.identity.party, identity.party):
+        return False
+    if leg.identity.login or identity.login:
+        return leg.identity.login == identity.login
+    return bool(number) and leg.number == number
+
+
+def consulting(consultation: Call) -> Leg | None:
+    """The consulting agent's leg in his consultation."""
+    primary = consultation.primary
+    if primary is None:
+        return None
+    for leg in consultation.legs.values():
+        if leg.id in consultation.borrowed:
+            return leg
+    legs = [consultation.legs[leg] for leg in sorted(consultation.joined) if leg in consultation.legs]
+    return next((leg for leg in legs if twin(primary, leg) is not None), None)
+
+
+def twin(call: Call, leg: Leg) -> Leg | None:
+    """Another leg of the same agent in `call`."""
+    joined = [other for other in call.legs.values() if other.id in call.joined and other is not leg]
+    return next((other for other in joined if same_agent(other, leg.identity, leg.number)), None)
+
+
+async def consult(
+    call: Call, agent: Leg, target: Leg, order: Order, new_call: Callable[[Call], Call]
+) -> Call:
+    """In `call`'s task: `agent` holds it and calls `target` in a new call."""
+    other = new_call(call)
+
+    async def first() -> None:
+        await other.begin(agent.number, target.number)
+        await other.add_leg(agent)
+        await other.records.answered(agent)
+        await other.sit_down(agent)
+        await other.dial(target, order, SecondParty(agent), like=agent)
+
+    try:
+        await lend(call, agent, other)
+    finally:
+        other.start(first)
+    return other
+
+
+async def merge(consultation: Call, primary: Call) -> HandedOver:
+    """In the consultation's task: all of it moves into the held call, whose hold ends with that."""
+    agent = consulting(consultation)
+    legs = [consultation.legs[leg] for leg in sorted(consultation.joined) if leg in consultation.legs]
+    if agent is None:
+        raise SipError(481, "the agent is in no consultation")
+
+    async def then() -> None:
+        agent.host = True
+        await primary.records.noted("host", agent)
+        second = twin(primary, agent)
+        if second is not None:
+            await primary.leave(second, MERGED)
+
+    return await hand_over(consultation, primary, legs, MERGED, then=then)
+
+
+async def complete_transfer(consultation: Call, primary: Call) -> HandedOver:
+    """In the consultation's task: its other party takes the agent's place in the held call."""
+    agent = consulting(consultation)
+    if agent is None:
+        raise SipError(481, "the agent is in no consultation")
+    place = agent if agent.id in consultation.borrowed else twin(primary, agent)
+    legs = [consultation.legs[leg] for leg in sorted(consultation.parties) if leg != agent.id]
+
+    async def then() -> None:
+        if place is not None:
+            await note_transfer(primary, place.id, legs)
+            if place is not agent and place.id in primary.legs:
+                await primary.leave(place, TRANSFERRED)
+
+    return await hand_over(consultation, primary, legs, TRANSFERRED, leaving=agent, then=then)
+
+
+async def note_transfer(call: Call, transferor: LegId, new: list[Leg]) -> None:
+    """An attended transfer is done: into the journal with it."""
+    number = next((leg.number for leg in new), "")
+    log.info("transfer call=%s leg=%s mode=attended outcome=completed code=0", call.id, transferor)
+    await call.record(
+        LegTransferred(
+            call=call.id,
+            at=call.now(),
+            leg=transferor,
+            mode="attended",
+            target=number,
+            outcome="completed",
+            new_leg=new[0].id if new else None,
+        )
+    )

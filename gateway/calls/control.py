@@ -1,0 +1,447 @@
+"""Every command of the control API and the agent desktop, on the running calls.
+
+A command is checked first, in the call's own task, and a ControlError means that nothing has changed. What
+takes time (a party that is dialled) goes on after the command has returned: the journal's events tell.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
+
+from gateway.calls.added_party import AddedParty
+from gateway.calls.audibility import MusicPolicy, Supervision, SupervisorMode
+from gateway.calls.call import Call, CallState
+from gateway.calls.consultation import BACK, complete_transfer, consult, consulting, merge
+from gateway.calls.context import CallContext
+from gateway.calls.control_views import CallView, view_of
+from gateway.calls.control_views import LegView as LegView
+from gateway.calls.dialling import Order
+from gateway.calls.digits import DIGITS
+from gateway.calls.holding import set_hold, set_muted, set_party_hold
+from gateway.calls.leg import Leg, LegState
+from gateway.calls.outgoing import agent_trunk, outgoing
+from gateway.calls.placing import PlacedAgent
+from gateway.calls.registry import CallRegistry
+from gateway.calls.routing import PartyIdentity
+from gateway.calls.signals import HandedOver
+from gateway.calls.transfer import transfer
+from gateway.errors import IllegalTransition, MediaError, SipError, TandemError
+from gateway.model import CallId, LegId, PartyType, ReleasedBy, Result, Role, Termination
+from gateway.trunks.identity import Caller
+
+log = logging.getLogger("tandem.calls")
+
+T = TypeVar("T")
+_SHORTEST_NUMBER, _LONGEST_NUMBER = 1, 64
+
+
+class ControlError(TandemError):
+    """A command that cannot be carried out: 404 nobody there, 409 not now, 422 not with these words.
+
+    reason: one bounded snake_case word; text: the cause, and the cure where there is one
+    """
+
+    def __init__(self, status: Literal[404, 409, 422], reason: str, text: str) -> None:
+        self.status, self.reason, self.text = status, reason, text
+        super().__init__(f"{status} {reason}: {text}")
+
+
+class CallControl:
+    """The commands. `call_id` and `leg_id` are ids of `CallView` and `LegView`; all raise ControlError."""
+
+    def __init__(self, context: CallContext, registry: CallRegistry) -> None:
+        self._context, self._registry = context, registry
+
+    # ---- looking ----
+
+    def calls(self) -> list[CallView]:
+        """Every running call, in the order in which they began."""
+        return [self._view(call) for call in self._registry.calls.values() if call.started_at]
+
+    def show(self, call_id: str) -> CallView:
+        return self._view(self._call(call_id))
+
+    # ---- calls ----
+
+    async def place(self, *, agent: str, number: str, trunk: str = "") -> CallView:
+        """Ring the agent (a login or a number), then call `number` for him. Returns while his phone rings."""
+        dialled, login = self._agent(agent)
+        name = agent_trunk(self._context)
+        if not name:
+            raise ControlError(409, "no_agent_trunk", 'no trunk reaches agents: give one party = "agent"')
+        through = self._context.trunks[name]
+        refusal = self._registry.refusal(through)
+        if refusal:
+            raise ControlError(409, refusal, "no new call can be taken now")
+        call = self._registry.new_call()
+        leg = Leg(
+            self._context.bay,
+            through,
+            tenant="",
+            role=Role.CALLER,
+            identity=PartyIdentity(PartyType.AGENT, login),
+            number=through.e164(dialled),
+            post=call.post,
+        )
+        try:
+            target, order = self._way(call, number, leg, trunk, role=Role.CALLEE)
+        except ControlError:
+            self._registry.discard(call)
+            raise
+
+        async def first() -> None:
+            await call.begin(leg.number, target.number)
+            await call.dial(leg, Order(leg.number, Caller(target.number)), PlacedAgent(target, order))
+
+        call.start(first)
+        return await self._in(call, lambda: self._viewed(call))
+
+    async def hang_up(self, call_id: str, leg_id: str | None = None) -> None:
+        """End the call for all, or hang up one party as if it had done so itself."""
+        call = self._call(call_id)
+
+        async def run() -> None:
+            if leg_id is not None:
+                leg = self._own(call, leg_id)
+                await call.leave(
+                    leg, _ended("hung_up", ReleasedBy(leg.role.value), up=leg.state is LegState.UP)
+                )
+                return
+            agents = (leg for leg in call.legs.values() if leg.identity.party is PartyType.AGENT)
+            agent = next(agents, None)
+            by = ReleasedBy(agent.role.value) if agent is not None else ReleasedBy.SYSTEM
+            await call.end(_ended("ended_by_command", by, up=call.state is CallState.UP))
+
+        await self._in(call, run)
+
+    async def answer(self, call_id: str, leg_id: str) -> None:
+        """Answer a leg that waits for a command; no kind of leg does so far, phones answer themselves."""
+        leg = self._own(self._call(call_id), leg_id)
+        raise ControlError(409, "wrong_state", f"the leg is {leg.state} and waits for no command")
+
+    async def set_music(self, call_id: str, policy: MusicPolicy) -> None:
+        """Who hears music while somebody holds this call."""
+        call = self._call(call_id)
+
+        async def run() -> None:
+            if call.music is not policy:
+                call.music = policy
+                await call.records.noted("hold_music", policy=policy.value)
+                await call.rewire()
+
+        await self._in(call, run)
+
+    # ---- one participant ----
+
+    async def hold(self, call_id: str, leg_id: str) -> None:
+        """This leg's party puts the call on hold; nobody is signalled anything."""
+        await self._change(call_id, leg_id, lambda call, leg: set_hold(call, leg, True))
+
+    async def resume(self, call_id: str, leg_id: str) -> None:
+        """409 held_by_phone: its own telephone holds the call and has to retrieve it."""
+
+        async def run(call: Call, leg: Leg) -> bool:
+            if leg.held:
+                raise ControlError(409, "held_by_phone", "the party's own telephone holds; retrieve it there")
+            return await set_hold(call, leg, False)
+
+        await self._change(call_id, leg_id, run)
+
+    async def hold_party(self, call_id: str, leg_id: str, by: str) -> None:
+        """`by` puts the participant `leg_id` on hold: it hears music and is not heard."""
+        await self._hold_party(call_id, leg_id, by, True)
+
+    async def resume_party(self, call_id: str, leg_id: str, by: str) -> None:
+        await self._hold_party(call_id, leg_id, by, False)
+
+    async def _hold_party(self, call_id: str, leg_id: str, by: str, held: bool) -> None:
+        if leg_id == by:
+            raise ControlError(422, "own_leg", "a party cannot be put on hold by itself: hold the call")
+
+        async def run(call: Call, leg: Leg) -> bool:
+            return await set_party_hold(call, leg, self._present(call, by), held)
+
+        await self._change(call_id, leg_id, run)
+
+    async def mute(self, call_id: str, leg_id: str, muted: bool) -> None:
+        await self._change(call_id, leg_id, lambda call, leg: set_muted(call, leg, muted))
+
+    async def digits(self, call_id: str, leg_id: str, digits: str) -> None:
+        """Send DTMF to this leg's party; returns when the last one is over."""
+        if not digits or not set(digits.upper()) <= DIGITS:
+            raise ControlError(422, "bad_digits", "digits are 0-9, *, #, A-D")
+        leg = self._present(self._call(call_id), leg_id)
+        for digit in digits.upper():
+            try:
+                await leg.anchor.send_digit(digit)
+            except MediaError as error:
+                raise ControlError(409, "digits_not_sent", error.text) from error
+
+    async def remove(self, call_id: str, leg_id: str) -> None:
+        """Disconnect a participant; the others go on."""
+        call = self._call(call_id)
+
+        async def run() -> None:
+            leg = self._own(call, leg_id)
+            await self._out(call, leg, _ended("removed", ReleasedBy.PARTICIPANT, up=leg.state is LegState.UP))
+
+        await self._in(call, run)
+
+    @staticmethod
+    async def _out(call: Call, leg: Leg, over: Termination) -> None:
+        if leg.id in call.dialling:
+            await call.dial_over(leg, over)
+        else:
+            await call.leave(leg, over)
+
+    # ---- more participants ----
+
+    async def add(self, call_id: str, number: str, *, by: str | None = None, trunk: str = "") -> CallView:
+        """Call `number` into the call; those present hear it ring. `by` (default: an agent) is the host."""
+        call = self._call(call_id)
+
+        async def run() -> CallView:
+            self._needs_room(call)
+            host = self._host(call, by)
+            leg, order = self._way(call, number, host, trunk)
+            if any(other.number == leg.number for other in call.legs.values()):
+                raise ControlError(409, "already_there", f"{leg.number} is in the call, or being called")
+            if not host.host:
+                host.host = True
+                await call.records.noted("host", host)
+            await call.dial(leg, order, AddedParty(), like=host)
+            return self._view(call)
+
+        return await self._in(call, run)
+
+    async def supervise(self, call_id: str, leg_id: str, number: str, mode: SupervisorMode) -> CallView:
+        """Call a supervisor who listens to, whispers to, or barges in on the leg's conversation."""
+        call = self._call(call_id)
+
+        async def run() -> CallView:
+            self._needs_room(call)
+            supervised = self._present(call, leg_id)
+            leg, order = self._way(call, number, supervised, "")
+            if any(other.number == leg.number for other in call.legs.values()):
+                raise ControlError(409, "already_there", f"{leg.number} is in the call, or being called")
+            purpose = AddedParty(Supervision(mode, supervised.id))
+            await call.dial(leg, order, purpose, like=supervised)
+            return self._view(call)
+
+        return await self._in(call, run)
+
+    async def supervise_mode(self, call_id: str, leg_id: str, mode: SupervisorMode) -> None:
+        """Change how the supervisor `leg_id` takes part."""
+        call = self._call(call_id)
+
+        async def run() -> None:
+            leg = self._present(call, leg_id)
+            current = call.supervisors.get(leg.id)
+            if current is None:
+                raise ControlError(409, "no_supervisor", "this participant does not supervise")
+            await call.supervise(leg, Supervision(mode, current.of))
+
+        await self._in(call, run)
+
+    # ---- consultation and transfer ----
+
+    async def consult(self, call_id: str, leg_id: str, number: str, *, trunk: str = "") -> CallView:
+        """The party `leg_id` holds the call and is connected to `number` in a call of its own: that one."""
+        call = self._call(call_id)
+
+        async def run() -> CallView:
+            self._needs_up(call)
+            agent = self._present(call, leg_id)
+            if self._consultation(call) is not None:
+                raise ControlError(409, "consultation_open", "end, merge or transfer the open one first")
+            target, order = self._way(call, number, agent, trunk, role=Role.CALLEE)
+            return self._view(await consult(call, agent, target, order, self._registry.new_call))
+
+        return await self._in(call, run)
+
+    async def merge(self, call_id: str) -> CallView:
+        """Make one conference of a call and its consultation; the view of it."""
+        primary, consultation = self._pair(call_id)
+        self._needs_room(primary)
+        await self._moved(primary, consultation, lambda: merge(consultation, primary))
+        return self._view(primary)
+
+    async def back(self, call_id: str) -> CallView:
+        """End the consultation and retrieve the held call."""
+        primary, consultation = self._pair(call_id)
+        agent = consulting(consultation)
+        await self._in(consultation, lambda: consultation.end(BACK))
+
+        async def retrieve() -> CallView:
+            leg = primary.legs.get(agent.id) if agent is not None else None
+            if leg is not None and not leg.held:
+                await set_hold(primary, leg, False)
+                await primary.rewire()
+            return self._view(primary)
+
+        return await self._in(primary, retrieve)
+
+    async def complete_transfer(self, call_id: str) -> None:
+        """The consultation's other party takes the agent's place; the agent is hung up."""
+        primary, consultation = self._pair(call_id)
+        await self._moved(primary, consultation, lambda: complete_transfer(consultation, primary))
+
+    async def transfer(self, call_id: str, leg_id: str, number: str, *, trunk: str = "") -> None:
+        """Blind: `number` is called and takes the place of `leg_id`, who comes back when it fails."""
+        call = self._call(call_id)
+
+        async def run() -> None:
+            self._needs_up(call)
+            leg = self._present(call, leg_id)
+            other = next((call.legs[o] for o in sorted(call.parties) if o != leg.id and o in call.legs), leg)
+            new, order = self._way(call, number, leg, trunk, caller=other.number)
+            await transfer(call, leg, new, order)
+
+        await self._in(call, run)
+
+    async def _moved(
+        self, primary: Call, consultation: Call, move: Callable[[], Awaitable[HandedOver]]
+    ) -> None:
+        async def run() -> HandedOver:
+            if len(consultation.parties) < 2 or consultation.state is not CallState.UP:
+                raise ControlError(409, "not_answered", "the consulted party has not answered yet")
+            if primary.state is not CallState.UP:
+                raise ControlError(409, "wrong_state", f"the held call is {primary.state}")
+            return await move()
+
+        signal = await self._in(consultation, run)
+        await signal.settled.wait()
+        if signal.error:
+            raise ControlError(409, "not_joined", signal.error)
+
+    # ---- what commands are made of ----
+
+    def _call(self, call_id: str) -> Call:
+        call = self._registry.calls.get(CallId(call_id))
+        if call is None or call.state is CallState.ENDED:
+            raise ControlError(404, "unknown_call", f"there is no call {call_id}")
+        return call
+
+    @staticmethod
+    def _own(call: Call, leg_id: str) -> Leg:
+        """A leg that is in this call's hands."""
+        if LegId(leg_id) in call.lent:
+            raise ControlError(409, "in_consultation", "the participant is away in a consultation")
+        leg = call.legs.get(LegId(leg_id))
+        if leg is None:
+            raise ControlError(404, "unknown_leg", f"there is no participant {leg_id} in the call")
+        return leg
+
+    def _present(self, call: Call, leg_id: str) -> Leg:
+        """A participant who has been answered."""
+        leg = self._own(call, leg_id)
+        if leg.id not in call.joined or leg.id in call.away:
+            raise ControlError(409, "wrong_state", f"the participant is {leg.state}, not in the conversation")
+        return leg
+
+    def _host(self, call: Call, by: str | None) -> Leg:
+        self._needs_up(call)
+        if by is not None:
+            return self._present(call, by)
+        present = [call.legs[leg] for leg in sorted(call.parties) if leg in call.legs]
+        agents = [leg for leg in present if leg.identity.party is PartyType.AGENT]
+        return next(iter(agents or present))
+
+    @staticmethod
+    def _needs_up(call: Call) -> None:
+        if call.state is not CallState.UP:
+            raise ControlError(409, "wrong_state", "nobody talks in this call yet")
+
+    def _needs_room(self, call: Call) -> None:
+        if self._context.rooms is None:
+            raise ControlError(409, "no_rooms", "this gateway runs no conference rooms")
+        self._needs_up(call)
+
+    def _consultation(self, call: Call) -> Call | None:
+        others = self._registry.calls.values()
+        return next((c for c in others if c.primary is call and c.state is not CallState.ENDED), None)
+
+    def _pair(self, call_id: str) -> tuple[Call, Call]:
+        """The held call and its consultation, whichever of the two was named."""
+        call = self._call(call_id)
+        if call.primary is not None:
+            return call.primary, call
+        consultation = self._consultation(call)
+        if consultation is None:
+            raise ControlError(409, "no_consultation", "the call has no consultation")
+        return call, consultation
+
+    def _agent(self, agent: str) -> tuple[str, str]:
+        """Number and login of an agent given by either."""
+        for known in self._context.config.agents:
+            if known.login == agent:
+                if not known.numbers:
+                    raise ControlError(409, "no_number", f"agent {agent} has no number in the configuration")
+                return known.numbers[0], agent
+        if not any(character.isdigit() for character in agent):
+            raise ControlError(404, "unknown_agent", f"there is no agent {agent}")
+        _check_number(agent)
+        return agent, self._context.directory.agents.get(agent, "")
+
+    def _way(
+        self,
+        call: Call,
+        number: str,
+        by: Leg,
+        trunk: str,
+        *,
+        caller: str | None = None,
+        role: Role = Role.PARTICIPANT,
+    ) -> tuple[Leg, Order]:
+        _check_number(number)
+        who = by.number if caller is None else caller
+        try:
+            return outgoing(self._context, call, number, by=by, caller=who, trunk=trunk, role=role)
+        except SipError as error:
+            raise ControlError(422, "no_way", error.text) from error
+
+    async def _change(
+        self, call_id: str, leg_id: str, change: Callable[[Call, Leg], Awaitable[bool]]
+    ) -> None:
+        """Change something about a participant; what is so already is no error and changes nothing."""
+        call = self._call(call_id)
+
+        async def run() -> None:
+            if await change(call, self._present(call, leg_id)):
+                await call.rewire()
+
+        await self._in(call, run)
+
+    async def _in(self, call: Call, run: Callable[[], Awaitable[T]]) -> T:
+        """Run it in the call's task; what goes wrong there is said in a ControlError's words."""
+        try:
+            return await call.command(run)
+        except ControlError:
+            raise
+        except IllegalTransition as error:
+            raise ControlError(404, "unknown_call", "the call has ended") from error
+        except SipError as error:
+            log.warning("command_failed call=%s cause=%s", call.id, error)
+            raise ControlError(409, "failed", error.text) from error
+
+    def _view(self, call: Call) -> CallView:
+        return view_of(call, self._consultation(call))
+
+    async def _viewed(self, call: Call) -> CallView:
+        return self._view(call)
+
+
+def _check_number(number: str) -> None:
+    """422 for what cannot be dialled: control characters and URI syntax stay out of a Request-URI."""
+    allowed = set("0123456789+*#ABCDabcdefghijklmnopqrstuvwxyzEFGHIJKLMNOPQRSTUVWXYZ-._")
+    if not _SHORTEST_NUMBER <= len(number) <= _LONGEST_NUMBER or not set(number) <= allowed:
+        raise ControlError(422, "bad_number", "a number is 1 to 64 of digits, letters, + * # - . _")
+
+
+def _ended(reason: str, by: ReleasedBy, *, up: bool) -> Termination:
+    """How a leg or call ends that a command ends; one that nobody has answered is given up."""
+    if up:
+        return Termination(Result.COMPLETED, reason, 200, 16, by)
+    return Termination(Result.ABANDONED, "cancelled", 487, 16, by)
