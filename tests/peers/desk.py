@@ -1,9 +1,9 @@
 """A stand-in as a process of its own: options, commands on stdin, ladder and results on stdout.
 
 Lines on stdout, one event each: `READY {json}` when the ports are open, `RING`, `ANSWERED`, `ENDED` and
-`HEARD {json}` per call, ladder lines with --ladder. Commands on stdin: dial NUMBER, hold, resume,
-digits KEYS, refer [NUMBER], bye, quit; each speaks of the newest call. SIGTERM and the end of --duration hang
-up and leave.
+`HEARD {json}` per call, ladder lines with --ladder, `WIRE {json}` per message with --wire. Commands on stdin:
+dial NUMBER, hold, resume, digits KEYS, refer [NUMBER], bye, quit, each about the newest call; speak FILE is
+what calls from now on hear. SIGTERM and the end of --duration hang up and leave.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from tests.peers import tone as tones
 from tests.peers.sipwire_call import WireCall
 from tests.peers.sipwire_net import Record, WireLog
+from tests.peers.sipwire_sdp import audio
 from tests.peers.voice import Voice, read_audio, write_wav
 
 Command = Callable[[WireCall, str], Awaitable[object]]
@@ -63,6 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", type=Path, metavar="FILE", help="append each message's time as a JSON line"
     )
+    parser.add_argument("--wire", action="store_true", help="print each SIP message's `event` as JSON")
 
 
 def make_log(options: argparse.Namespace) -> WireLog:
@@ -73,20 +75,30 @@ def make_log(options: argparse.Namespace) -> WireLog:
     if options.events:
         file = options.events.open("a", buffering=1, encoding="utf-8")
         log.on_record = lambda record: file.write(json.dumps(event(record)) + "\n")
+    elif options.wire:
+        log.on_record = lambda record: say("WIRE " + json.dumps(event(record)))
     return log
 
 
 def event(record: Record) -> dict[str, object]:
     """A message in figures; `at` is CLOCK_MONOTONIC, comparable between processes of one machine."""
     message = record.message
+    described = None
+    with contextlib.suppress(ValueError):
+        described = audio(message.sdp()) if message.sdp() else None
     return {
         "at": record.time,
         "owner": record.owner,
         "received": record.received,
+        "kind": record.kind,
         "method": message.method,
         "code": message.code,
+        "phrase": message.phrase,
+        "uri": message.uri if message.is_request else "",
         "to": message.get("To"),
         "call_id": message.get("Call-ID"),
+        "profile": described.profile if described else "",
+        "direction": described.direction if described else "",
     }
 
 
@@ -173,7 +185,6 @@ class Desk:
             if call.ended:
                 return
             await call.answer()
-            say(f"ANSWERED {call.dialog.call_id}")
             await self._talk(call)
         except (AssertionError, TimeoutError, OSError) as error:
             say(f"FAILED {error}")
@@ -201,7 +212,6 @@ class Desk:
             call = await self._dial(number)
             self._voice(call)
             await call.answered(60)
-            say(f"ANSWERED {call.dialog.call_id}")
             await self._talk(call)
         except (AssertionError, TimeoutError, OSError) as error:
             self.failed += 1
@@ -211,6 +221,9 @@ class Desk:
                 await self._finish(call)
 
     async def _talk(self, call: WireCall) -> None:
+        say(f"ANSWERED {call.dialog.call_id}")
+        if self._speech is not None and isinstance(call.rtp, Voice):
+            call.rtp.speak(self._speech)
         if not self._options.hangup_after:
             await call.expect_end(3600)
             return
@@ -222,8 +235,8 @@ class Desk:
     def _voice(self, call: WireCall) -> None:
         self._calls.append(call)
         call.rtp.drop = 1.0 if self._options.mute else 0.0
-        if self._speech is not None and isinstance(call.rtp, Voice):
-            call.rtp.speak(self._speech)
+        if self._speech is not None:
+            call.rtp.say(0)
 
     async def _finish(self, call: WireCall) -> None:
         """Hang up when that is due, report, free."""
@@ -250,6 +263,8 @@ class Desk:
         if heard and isinstance(call.rtp, Voice):
             pcm = call.rtp.recording()
             result |= {
+                "began": call.rtp.began,
+                "spoke": call.rtp.spoke_at,
                 "seconds": round(len(pcm) / tones.RATE, 2),
                 "level_dbfs": round(tones.loudness(pcm), 1),
                 "strongest_hz": round(tones.strongest(pcm)),
@@ -276,6 +291,8 @@ class Desk:
                 self._leave.set()
             elif word == "dial":
                 self._spawn(self._place(rest))
+            elif word == "speak":
+                self._speech = read_audio(Path(rest))
             elif word in self._commands and self._calls:
                 try:
                     await self._commands[word](self._calls[-1], rest)

@@ -12,6 +12,8 @@ from tests.peers import tone as tones
 from tests.peers.rtp import Packet, RtpPeer
 from tests.peers.tone import PACKET, RATE, Pcm
 
+_FIRST = 100
+
 
 def read_audio(file: Path) -> Pcm:
     """Any audio file as PCM at 8,000 samples a second, mono."""
@@ -40,11 +42,18 @@ def whole_wav(file: Path) -> bool:
 
 
 class Voice(RtpPeer):
-    """An RtpPeer whose `speak` sends a recording instead of a tone; G.711 only for recordings."""
+    """An RtpPeer whose `speak` sends a recording instead of a tone; G.711 only for recordings.
+
+    spoke_at: loop time at which the recording began to be sent, None before that
+    began: loop time of the first sample of `recording`
+
+    Both are medians over the first two seconds, so that one packet that was late says nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._speech: Pcm | None = None
+        self._spoken: list[float] = []
 
     def speak(self, pcm: Pcm, *, pause: float = 1.0) -> None:
         """Send this recording from its beginning, again and again with a pause of seconds between."""
@@ -60,6 +69,25 @@ class Voice(RtpPeer):
         data = encode(self._speech)
         self._frames = [data[i : i + PACKET] for i in range(0, len(data) - PACKET + 1, PACKET)]
         self._position = 0
+        self._spoken.clear()
+
+    def _send_audio(self) -> None:
+        if self._speech is not None and len(self._spoken) < _FIRST:
+            self._spoken.append(self.now - self._position * PACKET / RATE)
+        super()._send_audio()
+
+    @property
+    def spoke_at(self) -> float | None:
+        return float(np.median(self._spoken)) if self._spoken else None
+
+    @property
+    def began(self) -> float | None:
+        packets = self.heard()
+        if not packets:
+            return None
+        mine = _by_source(packets)[packets[0].ssrc][:_FIRST]
+        ticks = [(packet.timestamp - mine[0].timestamp) & 0xFFFFFFFF for packet in mine]
+        return float(np.median([p.at - tick / RATE for p, tick in zip(mine, ticks, strict=True)]))
 
     def recording(self) -> Pcm:
         """All that was heard, silence where nothing came, from the first packet on."""
