@@ -22,12 +22,13 @@ from scripts.benchmarks.measure import (
     snapshot,
 )
 from scripts.benchmarks.sides import SideProcess, side
-from scripts.benchmarks.targets import Neighbours, Target, media_ports
+from scripts.benchmarks.targets import Neighbours, Target, TargetFailed, media_ports
 from tests.peers.certs import make_pki
 
 MAX_CALLS, MAX_SECONDS, MAX_RATE = 500, 300.0, 100.0
 _WARM_UP = 3
 _SETTLE = 1.0
+_IDLE = 5.0
 _UP_WITHIN = 60.0
 _SHARES = (50, 95, 99)
 
@@ -52,11 +53,15 @@ class Load:
 
 @dataclass(slots=True)
 class Figures:
-    """Of one target under one load. Times in ms, memory in bytes, processor in percent of one core."""
+    """Of one target under one load. Times in ms, memory in bytes, processor in percent of one core.
+
+    core_per_call: all that was used while the calls were up, divided by them; `idle_core` is part of it
+    """
 
     name: str
     up: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    idle_core: dict[str, float] = field(default_factory=dict)
     core_per_call: dict[str, float] = field(default_factory=dict)
     setup_cpu_ms: dict[str, float] = field(default_factory=dict)
     rss_per_call: dict[str, float] = field(default_factory=dict)
@@ -95,13 +100,16 @@ class _Run:
 
     async def measure(self) -> Figures:
         load, figures, caller = self._load, self._figures, self._caller
-        await caller.order("ping", _UP_WITHIN + 5, patience=_UP_WITHIN)
+        await self._until_up()
         await self._dial(_WARM_UP, first=load.calls)
         await caller.order("hangup", rate=load.rate)
         await self._moments()
         await asyncio.sleep(_SETTLE)
 
+        empty = self._look()
+        await asyncio.sleep(min(_IDLE, load.seconds))
         idle = self._look()
+        figures.idle_core = percent_of_a_core(empty, idle)
         answer = await self._dial(load.calls)
         figures.up, figures.failures = answer["up"], answer["failures"]
         after_setup = self._look()
@@ -115,6 +123,14 @@ class _Run:
         self._delays(await self._moments())
         self._per_call(idle, after_setup, full)
         return figures
+
+    async def _until_up(self) -> None:
+        """It answers OPTIONS; TargetFailed as soon as it is dead."""
+        deadline = asyncio.get_running_loop().time() + _UP_WITHIN
+        while not (await self._caller.order("ping", patience=1.0))["answered"]:
+            self._target.groups()
+            if asyncio.get_running_loop().time() > deadline:
+                raise TargetFailed(f"{self._target.name} does not answer OPTIONS within {_UP_WITHIN:g} s")
 
     def _look(self) -> Snapshot:
         return snapshot(self._target.groups())
@@ -179,6 +195,7 @@ class _Run:
             figures.rss_per_call[name] = (full.groups[name].rss - used.rss) / calls
             figures.pss_per_call[name] = (full.groups[name].pss - used.pss) / calls
         for table, total in (
+            (figures.idle_core, sum(figures.idle_core.values())),
             (figures.core_per_call, steady),
             (figures.setup_cpu_ms, sum(figures.setup_cpu_ms.values())),
             (figures.rss_per_call, sum(figures.rss_per_call.values())),
@@ -218,6 +235,7 @@ def table(all_figures: Sequence[Figures], load: Load) -> list[tuple[str, ...]]:
 
     row("calls up", lambda f: f"{f.up} of {load.calls}")
     row("% of a core a call", lambda f: _parts(f.core_per_call, "{:.3f}"))
+    row("% of a core without a call", lambda f: _parts(f.idle_core, "{:.2f}"))
     row("set-up, ms of processor a call", lambda f: _parts(f.setup_cpu_ms, "{:.1f}"))
     row("INVITE in to INVITE out, ms p50/p95/p99", lambda f: _three(f.setup_ms))
     row("200 in to 200 out, ms p50/p95/p99", lambda f: _three(f.answer_ms))

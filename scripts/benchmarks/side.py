@@ -147,16 +147,13 @@ class Side:
         return {}
 
     async def _ping(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Until OPTIONS is answered, whatever the answer."""
+        """Whether OPTIONS is answered, whatever the answer."""
         assert self._center is not None
-        deadline = time.monotonic() + float(order["patience"])
-        while time.monotonic() < deadline:
-            try:
-                response = await asyncio.wait_for(self._center.options(), 1.0)
-                return {"code": response.code}
-            except TimeoutError:
-                continue
-        raise TimeoutError("no answer to OPTIONS")
+        try:
+            await asyncio.wait_for(self._center.options(), float(order["patience"]))
+        except TimeoutError:
+            return {"answered": False}
+        return {"answered": True}
 
     async def _dial(self, order: dict[str, Any]) -> dict[str, Any]:
         """`count` calls, `rate` a second, answered or failed when this returns."""

@@ -79,7 +79,7 @@ class Gateway:
         file = folder / "tandem.toml"
         file.write_text(_configuration(port, around))
         own = self._root / ".venv" / "bin" / "python"
-        with (folder / "log").open("ab") as log:
+        with (folder / "output").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 str(own) if own.exists() else sys.executable,
                 *("-m", "gateway", "run", "--config", str(file)),
@@ -186,7 +186,7 @@ class Command:
             "TANDEM_BENCH_PORTS": f"{around.ports[0]}-{around.ports[1]}",
             "TANDEM_BENCH_FOLDER": str(folder),
         }
-        with (folder / "log").open("ab") as log:
+        with (folder / "output").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *shlex.split(self._command),
                 stdin=subprocess.DEVNULL,
@@ -228,5 +228,5 @@ def _made(folder: Path) -> Path:
 
 
 def _tail(folder: Path) -> str:
-    lines = (folder / "log").read_text(errors="replace").strip().splitlines()
+    lines = (folder / "output").read_text(errors="replace").strip().splitlines()
     return " | ".join(lines[-4:]) or "nothing was written"
