@@ -53,7 +53,7 @@ async def test_t15_25_minutes_then_hold_and_resume_with_a_new_key(house: OpenHou
     async with house() as h:
         agent, expert = await talking(h, way)
         for rtp in (agent.rtp, expert.rtp):
-            rtp.wrap_sequence()
+            await rtp.wrap_sequence()
         await both_hear(agent, expert)
         assert expert.remote is not None
         ours = expert.remote.crypto[0].key
@@ -63,7 +63,7 @@ async def test_t15_25_minutes_then_hold_and_resume_with_a_new_key(house: OpenHou
         assert answer.code == 200
         assert audio(answer.body).crypto[0].key == ours
         await both_hear(agent, expert)
-        expert.rtp.wrap_sequence()
+        await expert.rtp.wrap_sequence()
         await both_hear(agent, expert)
         await over(agent, expert)
 
@@ -76,7 +76,7 @@ async def test_t15_t16_a_refresh_is_answered_with_our_very_last_description(
     async with house() as h:
         agent, expert = await talking(h, way)
         for rtp in (agent.rtp, expert.rtp):
-            rtp.wrap_sequence()
+            await rtp.wrap_sequence()
         await both_hear(agent, expert)
         assert expert.remote is not None
         before = expert.remote.text

@@ -84,14 +84,16 @@ async def test_calls_survive_the_death_of_rtpengine(engine: Engine, bay: PatchBa
     assert not hears(b.pcm(since), 2000), "the source lock is gone"
 
 
-async def test_a_wrapped_leg_needs_and_gets_a_new_key(engine: Engine, bay: PatchBay, peer: PeerFactory) -> None:
+async def test_a_wrapped_leg_needs_and_gets_a_new_key(
+    engine: Engine, bay: PatchBay, peer: PeerFactory
+) -> None:
     """The outgoing roll-over counter is not restored: a strict receiver hears nothing until it has a new key."""
     notice = Notice(engine)
     a, b = await peer(tone=440), await peer(tone=700, srtp=True)
     one, two = await caller(bay, a), await callee(bay, b)
     await bay.bridge(one, two)
     await both_hear(a, b)
-    a.wrap_sequence()
+    await a.wrap_sequence()
     await both_hear(a, b)
     kill(engine)
     await notice.wait()

@@ -177,12 +177,17 @@ class RtpPeer(asyncio.DatagramProtocol):
     def resume(self) -> None:
         self.sending = True
 
-    def wrap_sequence(self) -> None:
-        """Send real packets with great steps of the sequence number until it has wrapped once (ROC + 1)."""
+    async def wrap_sequence(self) -> None:
+        """Send real packets with great steps of the sequence number until it has wrapped once (ROC + 1).
+
+        With time in between: two that a relay's threads swap would be 4,096 packets apart, and the receiver's
+        replay list would refuse everything for as long.
+        """
         start = self.sequence
         for step in range(0x1000, 0x10001, 0x1000):
             self.sequence = (start + step) & 0xFFFF
             self._send_audio()
+            await asyncio.sleep(0.01)
 
     async def press(self, digit: str, ms: int = 160) -> None:
         """Send an RFC 4733 event in place of speech; returns when its three end packets have gone."""

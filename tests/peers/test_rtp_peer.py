@@ -45,7 +45,7 @@ async def test_a_strict_listener_drops_a_wrong_key_and_follows_a_wrapped_sequenc
         a.follow(b.description())
         b.follow(a.description())
         await b.hears(440)
-        a.wrap_sequence()
+        await a.wrap_sequence()
         await b.hears(440)
         assert b.undecodable == 0
         a.use_key(bytes(30))

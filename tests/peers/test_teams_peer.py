@@ -67,7 +67,7 @@ async def test_hold_resume_with_a_new_key_after_the_sequence_wrapped(pki: Pki) -
         call = await sbc.expect_call()
         await call.answer()
         await call.rtp.hears(700)
-        expert.rtp.wrap_sequence()
+        await expert.rtp.wrap_sequence()
         await expert.change_connection()
         assert (await expert.hold()).code == 200
         assert call.direction == "inactive"
