@@ -38,6 +38,10 @@ def _dispatch(options: argparse.Namespace, path: Path) -> ExitCode:
             from gateway.command_run import check
 
             return check(path)
+        case "restart":
+            from gateway.command_run import restart
+
+            return restart(path)
         case "trunks":
             from gateway.command_trunks import trunks
 
@@ -89,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("run", parents=[common], help="run the gateway in the foreground")
     commands.add_parser("check-config", parents=[common], help="name every mistake of a configuration")
+    commands.add_parser("restart", parents=[common], help="execute the running gateway anew; calls go on")
     commands.add_parser("trunks", parents=[common, listing], help="trunks as the running gateway sees them")
     cdr = commands.add_parser("cdr", parents=[common, listing], help="call detail, latest first")
     cdr.add_argument("--since", type=_time, metavar="TIME", help="2026-01-31[T12:00] UTC; 90m, 24h, 7d ago")

@@ -6,6 +6,9 @@
 SIGTERM or SIGINT drains: `/readyz` says 503, new calls are refused with 503, and when the last call is over
 or `drain_timeout` has passed the parts are stopped. A second signal stops at once; what calls are up then
 are ended by the parts' own `stop`.
+
+SIGHUP restarts: the parts are detached, so that no call ends, and `run` says that the program is to be
+executed anew, which then goes on with the calls.
 """
 
 from __future__ import annotations
@@ -38,7 +41,11 @@ class Health:
 
 
 class Part(Protocol):
-    """Something the gateway is made of. `start` may raise; `stop` is called after a successful start only."""
+    """Something the gateway is made of. `start` may raise; `stop` is called after a successful start only.
+
+    A part may have `async def detach()`, called instead of `stop` before a restart: leave behind for the next
+    gateway what has to go on.
+    """
 
     @property
     def name(self) -> str: ...
@@ -81,6 +88,7 @@ class App:
     calls:         how many calls are up; draining waits for 0
     on_drain:      called once when draining begins: refuse new calls
     drain_timeout: seconds that draining may take
+    may_restart:   why a restart would fail, "" when it would not: then it is refused
     """
 
     def __init__(
@@ -90,16 +98,19 @@ class App:
         calls: Callable[[], int] = lambda: 0,
         on_drain: Callable[[], None] = lambda: None,
         drain_timeout: float = 300.0,
+        may_restart: Callable[[], str] = lambda: "",
         clock: Clock | None = None,
     ) -> None:
         self.parts = tuple(parts)
         self.state = State.STARTING
         self._calls, self._on_drain, self._drain_timeout = calls, on_drain, drain_timeout
+        self._may_restart = may_restart
         self._clock = clock
         self._started: list[Part] = []
         self._unwell: dict[str, str] = {}
         self._drain = asyncio.Event()
         self._force = asyncio.Event()
+        self._restart = asyncio.Event()
 
     @property
     def accepting(self) -> bool:
@@ -126,7 +137,10 @@ class App:
         self.state = state
 
     async def start(self) -> None:
-        """Start every part in order; PartFailed after the ones before it were stopped again."""
+        """Start every part in order; PartFailed after the ones before it were stopped again.
+
+        Calls that an earlier gateway left to us are not ended by that: the next try finds them.
+        """
         for part in self.parts:
             try:
                 async with asyncio.timeout(START_LIMIT):
@@ -139,7 +153,7 @@ class App:
                     log.error(
                         "event=part_failed part=%s cause=%s", part.name, str(cause) or type(cause).__name__
                     )
-                await self._stop_parts()
+                await self._stop_parts(detach=self._calls() > 0)
                 if not isinstance(error, Exception):
                     raise
                 raise PartFailed(part.name, cause) from error
@@ -155,12 +169,25 @@ class App:
             self._force.set()
         self._drain.set()
 
-    async def run(self, *, signals: bool = True) -> None:
-        """Start, serve until told to stop, drain, stop. PartFailed when it could not start."""
+    def restart_soon(self) -> None:
+        """What SIGHUP does, unless the gateway drains or could not start again."""
+        refused = "draining" if self._drain.is_set() else self._may_restart()
+        if refused:
+            log.error("event=restart_refused cause=%s", refused)
+        else:
+            self._restart.set()
+
+    async def run(self, *, signals: bool = True) -> bool:
+        """Start, serve until told to stop, drain, stop. PartFailed when it could not start.
+
+        True: the parts were detached, the program is to be executed anew.
+        """
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGTERM, signal.SIGINT) if signals else ()
         for number in numbers:
             loop.add_signal_handler(number, self.stop_soon)
+        if signals:
+            loop.add_signal_handler(signal.SIGHUP, self.restart_soon)
         try:
             starting = asyncio.create_task(self.start(), name="app-start")
             stopped_early = asyncio.create_task(self._drain.wait(), name="app-signal")
@@ -169,27 +196,36 @@ class App:
                 if not starting.done():
                     starting.cancel()
                     await asyncio.wait({starting})
-                    return
+                    return False
                 await starting
-                await self._serve()
+                return await self._serve()
             finally:
                 stopped_early.cancel()
                 await asyncio.wait({stopped_early})
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
+            if signals:
+                # one that comes now must not end the process: between here and the new one nobody listens
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> bool:
         watch = asyncio.create_task(self._watch(), name="app-watch")
+        told = [asyncio.create_task(event.wait(), name="app-told") for event in (self._drain, self._restart)]
+        restart = False
         try:
-            await self._drain.wait()
-            self._advance(State.DRAINING)
-            self._on_drain()
-            await self._drained()
+            await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+            restart = not self._drain.is_set()
+            if not restart:
+                self._advance(State.DRAINING)
+                self._on_drain()
+                await self._drained()
         finally:
-            watch.cancel()
-            await asyncio.wait({watch})
-            await self._stop_parts()
+            for task in (watch, *told):
+                task.cancel()
+            await asyncio.wait({watch, *told})
+            await self._stop_parts(detach=restart)
+        return restart
 
     async def _drained(self) -> None:
         """Until no call is up, the time is over, or a second signal came."""
@@ -217,14 +253,14 @@ class App:
                     log.warning("event=part_well part=%s after=%s", name, before)
             await asyncio.sleep(WATCH_INTERVAL)
 
-    async def _stop_parts(self) -> None:
+    async def _stop_parts(self, *, detach: bool = False) -> None:
         """In reverse; whatever a part's stop does, the next one is stopped too."""
         self._advance(State.STOPPING)
         while self._started:
             part = self._started.pop()
             try:
                 async with asyncio.timeout(STOP_LIMIT):
-                    await part.stop()
+                    await (getattr(part, "detach", part.stop) if detach else part.stop)()
             except TimeoutError:
                 log.error("event=part_stop_timeout part=%s seconds=%.0f", part.name, STOP_LIMIT)
             except Exception:

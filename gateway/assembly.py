@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.api.call_metrics import CallMetrics
@@ -22,6 +23,8 @@ from gateway.api.server import HttpApi
 from gateway.api.trunk_routes import trunk_routes
 from gateway.app import App
 from gateway.calls.context import Sounds
+from gateway.calls.restore import Restorer
+from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.journal import Journal
 from gateway.cdr.recorder import Recorder
 from gateway.cdr.sinks import JsonLinesSink, Sink
@@ -53,8 +56,12 @@ class Gateway:
     metrics: Metrics
 
 
-def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
-    """Call it in the running loop. `sounds` are the prepared files of `[media] music`."""
+def assemble(
+    config: Config, sounds: Sounds, state: StateDir, may_restart: Callable[[], str] = lambda: ""
+) -> Gateway:
+    """Call it in the running loop. `sounds` are the prepared files of `[media] music`; `may_restart` as in
+    `App`.
+    """
     journal = Journal(reserve_bytes=config.limits.min_free_disk * _MIB)
     recorder = Recorder(journal, config.gateway.state_dir / "outbox", sinks(config))
     engine = Engine(engine_settings(config))
@@ -62,6 +69,10 @@ def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
     rooms = RoomPool(RoomSettings(music=sounds.hold_music))
     telephony = Telephony(config, journal=journal, bay=bay, sounds=sounds, rooms=rooms)
     engine.on_restarted = telephony.calls.media_restarted
+    store = SnapshotStore(config.gateway.state_dir / "calls")
+    telephony.restorer = restorer = Restorer(
+        telephony.context, telephony.calls, telephony.transports, store, lambda: recorder.states
+    )
 
     metrics, figures = Metrics(), CallMetrics()
     journal.subscribe(lambda entry: figures.observe(entry.event))
@@ -77,7 +88,7 @@ def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
             JournalPart(journal, config.journal_dir),
             RecorderPart(recorder),
             EnginePart(engine),
-            RecoveryPart(recorder, journal, bay),
+            RecoveryPart(restorer, store),
             RoomsPart(rooms),
             telephony,
             http,
@@ -86,6 +97,7 @@ def assemble(config: Config, sounds: Sounds, state: StateDir) -> Gateway:
         calls=lambda: len(telephony.calls.calls),
         on_drain=telephony.drain,
         drain_timeout=config.limits.drain_timeout,
+        may_restart=may_restart,
     )
 
     transports, transactions = telephony.transports, telephony.transactions

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 from gateway.app import PartFailed
@@ -13,9 +16,12 @@ from gateway.config_models import Config
 from gateway.errors import TandemError
 from gateway.exit_codes import ExitCode, exit_code_for
 from gateway.logs import LogSetup
-from gateway.state_dir import StateDir
+from gateway.state_dir import StateDir, read_note
 
 log = logging.getLogger("tandem.app")
+
+RESTART_LIMIT = 60.0
+"""Seconds `tandem restart` waits for the gateway to be up again."""
 
 
 def check(path: Path) -> ExitCode:
@@ -44,7 +50,7 @@ def run(path: Path) -> ExitCode:
     try:
         for warning in found.warnings:
             log.warning("event=config_warning %s", warning)
-        asyncio.run(_run(config))
+        again = asyncio.run(_run(config, path))
     except (TandemError, OSError) as error:
         code = exit_code_for(error)
         what = f"part={error.part} cause={error.cause}" if isinstance(error, PartFailed) else f"cause={error}"
@@ -56,18 +62,50 @@ def run(path: Path) -> ExitCode:
         return ExitCode.INTERNAL
     finally:
         setup.close()
+    if again:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return ExitCode.OK
 
 
-async def _run(config: Config) -> None:
+def restart(path: Path) -> ExitCode:
+    """Let the running gateway execute itself anew; returns when it is up again, its calls with it."""
+    config = examine(path).config
+    if config is None:
+        return check(path)
+    note = read_note(config.gateway.state_dir)
+    if note is None:
+        print(f"tandem: no gateway runs on {config.gateway.state_dir}", file=sys.stderr)
+        return ExitCode.UNAVAILABLE
+    begun = time.monotonic()
+    os.kill(note.pid, signal.SIGHUP)
+    while time.monotonic() - begun < RESTART_LIMIT:
+        time.sleep(0.05)
+        now = read_note(config.gateway.state_dir)
+        if now is not None and now.token != note.token:
+            print(f"restarted in {time.monotonic() - begun:.1f} s")
+            return ExitCode.OK
+    print(f"tandem: it is not up again after {RESTART_LIMIT:.0f} s: see its log", file=sys.stderr)
+    return ExitCode.UNAVAILABLE
+
+
+def _may_restart(path: Path) -> str:
+    """Why the new process would not start."""
+    try:
+        errors = examine(path).errors
+    except (TandemError, OSError) as error:
+        return str(error)
+    return "; ".join(map(str, errors))
+
+
+async def _run(config: Config, path: Path) -> bool:
 
     from gateway.assembly import assemble, prepare_sounds
 
     state = StateDir(config.gateway.state_dir)
     await state.start()
     try:
-        gateway = assemble(config, await prepare_sounds(config), state)
+        gateway = assemble(config, await prepare_sounds(config), state, lambda: _may_restart(path))
     except BaseException:
         await state.stop()
         raise
-    await gateway.app.run()
+    return await gateway.app.run()

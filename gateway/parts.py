@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from gateway.app import Health
-from gateway.cdr.call_state import closing_events
+from gateway.calls.restore import Restorer
+from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.journal import Journal
 from gateway.cdr.recorder import Recorder
-from gateway.clock import LoopClock
 from media.engine import Engine
-from media.patchbay import PatchBay
 from media.pool import RoomPool
 
-log = logging.getLogger("tandem.app")
+_MOMENT = 0.3
+"""Seconds that the sinks have before a restart."""
 
 
 class JournalPart:
@@ -51,6 +50,10 @@ class RecorderPart:
     async def stop(self) -> None:
         await self._recorder.stop()
 
+    async def detach(self) -> None:
+        """What the sinks do not take at once is on the disk, for the next gateway."""
+        await self._recorder.stop(_MOMENT)
+
     def health(self) -> Health:
         if self._recorder.fault:
             return Health(False, self._recorder.fault)
@@ -70,28 +73,27 @@ class EnginePart:
     async def stop(self) -> None:
         await self._engine.stop()
 
+    async def detach(self) -> None:
+        """rtpengine goes on."""
+        await self._engine.detach()
+
     def health(self) -> Health:
         return Health(self._engine.up, "" if self._engine.up else "rtpengine does not answer")
 
 
 class RecoveryPart:
-    """Ends what a crash cut off: in the journal, so that rows are made, and in rtpengine."""
+    """Goes on with the calls of the last gateway, ends those it cannot; keeps ours for the next one."""
 
     name = "recovery"
 
-    def __init__(self, recorder: Recorder, journal: Journal, bay: PatchBay) -> None:
-        self._recorder, self._journal, self._bay = recorder, journal, bay
+    def __init__(self, restorer: Restorer, store: SnapshotStore) -> None:
+        self._restorer, self._store = restorer, store
 
     async def start(self) -> None:
-        now = int(LoopClock().wall().timestamp() * 1000)
-        states = list(self._recorder.states.values())
-        for state in states:
-            log.warning("call_cut_off call=%s cause=gateway_restart", state.call)
-            await self._journal.append(*closing_events(state, now))
-        await self._bay.restored()
+        await self._restorer.restore()
 
     async def stop(self) -> None:
-        """Nothing of it lasts."""
+        await self._store.close()
 
     def health(self) -> Health:
         return Health(True)
@@ -110,6 +112,10 @@ class RoomsPart:
 
     async def stop(self) -> None:
         await self._pool.close()
+
+    async def detach(self) -> None:
+        """Conferences go on mixing."""
+        await self._pool.detach()
 
     def health(self) -> Health:
         return Health(True, "" if self._pool.warm else "no room process is ready")

@@ -33,10 +33,14 @@ from gateway.trunks.trunk import Recognition
 from media.patchbay import PatchBay
 
 if TYPE_CHECKING:
+    from gateway.calls.restore import Restorer
     from gateway.cdr.journal import Journal
     from media.pool import RoomPool
 
 log = logging.getLogger("tandem.sip")
+
+SETTLE_LIMIT = 3.0
+"""Seconds a restart waits for calls that are being set up; new ones get 503 meanwhile."""
 
 END_LIMIT = 5.0
 """Seconds that hanging up what is left at the end may take; the app gives a part ten."""
@@ -87,6 +91,7 @@ class Telephony:
         self.calls = CallRegistry(self.context)
         self.watch = MediaWatch(self.calls, config.media.rtp_timeout)
         self.endpoints: list[Endpoint] = []
+        self.restorer: Restorer | None = None
 
     # ---- part ----
 
@@ -99,6 +104,8 @@ class Telephony:
         self.trunks.bind(self.endpoints)
         self.context.directory = self.trunks.directory(self._config)
         await self.prober.start()
+        if self.restorer is not None:
+            await self.restorer.resume()
         self.watch.start()
 
     def drain(self) -> None:
@@ -112,6 +119,16 @@ class Telephony:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_LIMIT):
                 await self.calls.end_all()
+        await self._close()
+
+    async def detach(self) -> None:
+        """Before a restart: the calls that are up stay so, and nobody hears of it."""
+        await self.watch.close()
+        await self.calls.settle(SETTLE_LIMIT)
+        await self.calls.freeze()
+        await self._close()
+
+    async def _close(self) -> None:
         await self.prober.close()
         await self.agent.close()
         await self.transactions.close()

@@ -135,7 +135,7 @@ class PatchBay:
                 continue
             if anchor.srtp and now - created >= rekey_after:
                 rekey.append(anchor)
-        strangers = await self._end_strangers()
+        strangers = await self.end_strangers()
         log.warning(
             "legs_reconnected legs=%d lost=%d rekey=%d ended=%d",
             len(self.anchors),
@@ -145,7 +145,7 @@ class PatchBay:
         )
         return Restored(tuple(lost), tuple(rekey))
 
-    async def _end_strangers(self) -> int:
+    async def end_strangers(self) -> int:
         """Legs that were closed while rtpengine was away; an engine we only use may serve others too."""
         if self.options.interfaces is None:
             return 0

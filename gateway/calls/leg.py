@@ -249,9 +249,7 @@ class Leg:
         first = [old.codec] if old.codec is not None else []
         event = old.telephone_event or TELEPHONE_EVENT
         await old.close()
-        self._anchor, offer = await self._bay.offer_side(
-            self.id, media, codecs_to_offer(first, media), event
-        )
+        self._anchor, offer = await self._bay.offer_side(self.id, media, codecs_to_offer(first, media), event)
         await self._anchor.accept_answer(await self.session.offer(offer))
 
     def advance(self, edge: LegEdge) -> None:

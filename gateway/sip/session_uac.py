@@ -17,6 +17,7 @@ from gateway.sip.session_ports import Headers
 from gateway.sip.session_state import Edge, OfferEdge, OfferState, SessionState
 from gateway.sip.session_timer import granted_by_peer, parse_min_se, request_headers
 from gateway.sip.session_values import SDP_TYPE, positive_int, session_description
+from gateway.sip.transport_flow import Flow
 
 if TYPE_CHECKING:
     from gateway.sip.session import Session
@@ -126,6 +127,12 @@ class InviteClient:
         if self._exchange.request is None:
             raise RuntimeError("the INVITE has not been sent")
         return self._exchange.request
+
+    @property
+    def sent(self) -> tuple[Request | None, Flow | None]:
+        """The INVITE as it went out, with its Via, and the flow it took; None while it has not gone."""
+        transaction = self._exchange.transaction
+        return (transaction.request, transaction.flow) if transaction is not None else (None, None)
 
     def start(self) -> None:
         """Send it. A failure known at once is told a moment later, when the caller holds the session."""

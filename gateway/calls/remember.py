@@ -1,0 +1,219 @@
+"""A call as a record for `snapshots`, and the call made of it again by the next gateway.
+
+What the journal says as well (who has hung up, who holds) is taken from there, because it is written first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.calls.audibility import Hold, MusicPolicy, Supervision, SupervisorMode
+from gateway.calls.call import Call, CallState, Loan
+from gateway.calls.context import CallContext
+from gateway.calls.leg import Leg, LegState
+from gateway.calls.routing import PartyIdentity
+from gateway.calls.snapshots import SnapshotStore
+from gateway.cdr.call_state import CallState as Told
+from gateway.model import CallId, LegId, PartyType, Role
+from gateway.sip import orphans
+from gateway.sip.profile import Profile
+from gateway.sip.session_state import TALKING
+from gateway.trunks.trunk import SipTrunk
+from media import anchor_state
+
+if TYPE_CHECKING:
+    from gateway.sip.session import Session
+
+log = logging.getLogger("tandem.calls")
+
+VERSION = 1
+
+
+# ---- writing ----
+
+
+def capture(call: Call) -> dict[str, Any]:
+    """The call as it stands, ready for JSON; SRTP keys are in it."""
+    room = call.sound.room
+    return {
+        "version": VERSION,
+        "interaction": call.interaction,
+        "from": call.from_number,
+        "to": call.to_number,
+        "started_at": call.started_at,
+        "up": call.state is CallState.UP,
+        "primary": call.primary.id if call.primary is not None else None,
+        "joined": sorted(call.joined),
+        "away": sorted(call.away),
+        "muted": sorted(call.muted),
+        "holds": [[hold.by, hold.of] for hold in call.holds],
+        "held_at": dict(call.held_at),
+        "supervisors": {leg: [how.mode, how.of] for leg, how in call.supervisors.items()},
+        "lent": {leg: [loan.to.id, loan.role] for leg, loan in call.lent.items()},
+        "borrowed": sorted(call.borrowed),
+        "answered_at": dict(call.answered_at),
+        "music": call.music,
+        "room": room.snapshot() if room is not None else None,
+        "legs": [_leg(leg) for leg in call.legs.values() if leg.state is not LegState.ENDED],
+    }
+
+
+def _leg(leg: Leg) -> dict[str, Any]:
+    session = leg.session
+    talking = session is not None and session.state in TALKING and not leg.offering
+    return {
+        "id": leg.id,
+        "trunk": leg.trunk.name,
+        "tenant": leg.tenant,
+        "role": leg.role,
+        "party": leg.identity.party,
+        "login": leg.identity.login,
+        "number": leg.number,
+        "host": leg.host,
+        "held": leg.held,
+        "correlation": leg.correlation,
+        "session": session.snapshot() if session is not None and talking else None,
+        "invite": orphans.record(session) if session is not None and not talking else None,
+        "anchor": anchor_state.capture(leg.anchor) if leg.anchored and leg.anchor.established else None,
+    }
+
+
+# ---- reading ----
+
+
+@dataclass
+class Remembered:
+    """A call made again; its task has not been started.
+
+    cut:     legs that were being set up, or whose dialog or trunk is gone: to be ended in the call
+    invites: what to tell the peers of those (`orphans.tell`)
+    room:    snapshot of its conference, None when it had none
+    links:   the record; `link` resolves what it says of other calls once all are there
+    """
+
+    call: Call
+    cut: list[Leg] = field(default_factory=list)
+    invites: list[dict[str, Any]] = field(default_factory=list)
+    room: dict[str, Any] | None = None
+    links: Mapping[str, Any] = field(default_factory=dict)
+
+
+def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: Told) -> Remembered:
+    """`call` (new, with the id of the record) as it was. ValueError, KeyError, TypeError: unreadable."""
+    if record.get("version") != VERSION:
+        raise ValueError(f"snapshot of version {record.get('version')}")
+    found = Remembered(call, room=record["room"], links=record)
+    call.from_number, call.to_number = str(record["from"]), str(record["to"])
+    call.started_at = int(record["started_at"])
+    call.records.begun = True
+    call.state = CallState.UP if record["up"] else CallState.SETUP
+    call.music = MusicPolicy(record["music"])
+    ended = {leg for leg, state in told.legs.items() if state.ended is not None}
+    for one in record["legs"]:
+        if one["id"] not in ended and one["id"] in told.legs:
+            _rebuild_leg(context, found, one)
+    here = call.legs.keys() | set(record["lent"])
+    call.joined = {LegId(leg) for leg in record["joined"] if leg in here}
+    call.away = {LegId(leg) for leg in record["away"] if leg in here}
+    call.muted = {LegId(leg) for leg in record["muted"] if leg in here}
+    call.borrowed = {LegId(leg) for leg in record["borrowed"] if leg in here}
+    call.answered_at = {LegId(leg): int(at) for leg, at in record["answered_at"].items() if leg in here}
+    call.held_at = {LegId(leg): int(at) for leg, at in record["held_at"].items() if leg in here}
+    call.supervisors = {
+        LegId(leg): Supervision(SupervisorMode(mode), LegId(of))
+        for leg, (mode, of) in record["supervisors"].items()
+        if leg in here
+    }
+    call.holds = _holds(record["holds"], told, here)
+    return found
+
+
+def _holds(recorded: list[list[str | None]], told: Told, here: set[LegId] | set[str]) -> set[Hold]:
+    """The recorded ones, corrected by what the journal knows of who holds."""
+    holding = {hold.leg for hold in told.holds if hold.end is None and hold.leg in here}
+    holds = {
+        Hold(LegId(by) if by else None, LegId(of) if of else None)
+        for by, of in recorded
+        if (by is None or by in holding) and (of is None or of in here)
+    }
+    return holds | {Hold(leg) for leg in holding if not any(hold.by == leg for hold in holds)}
+
+
+def _rebuild_leg(context: CallContext, found: Remembered, record: Mapping[str, Any]) -> None:
+    call = found.call
+    try:
+        trunk = context.trunks[str(record["trunk"])]
+    except KeyError:
+        # without its trunk nobody knows how to speak to the peer: its session timer will tell it
+        log.warning("leg_not_restored call=%s leg=%s trunk=%s cause=no_such_trunk",
+                    call.id, record["id"], record["trunk"])  # fmt: skip
+        return
+    leg = Leg(
+        context.bay,
+        trunk,
+        tenant=str(record["tenant"]),
+        role=Role(record["role"]),
+        identity=PartyIdentity(PartyType(record["party"]), str(record["login"])),
+        number=str(record["number"]),
+        post=call.post,
+    )
+    leg.id = LegId(record["id"])
+    leg.host, leg.held = bool(record["host"]), bool(record["held"])
+    leg.correlation = str(record["correlation"])
+    if record["anchor"] is not None:
+        leg.resume_media(anchor_state.restore(context.bay, leg.id, trunk.media, record["anchor"]))
+    if record["session"] is not None:
+        leg.state = LegState.UP
+        leg.session = _session(context, leg, record["session"])
+    if record["invite"] is not None:
+        found.invites.append(record["invite"])
+    call.legs[leg.id] = leg
+    if leg.session is None or not leg.anchored:
+        found.cut.append(leg)
+
+
+def _session(context: CallContext, leg: Leg, record: dict[str, Any]) -> Session:
+    profile = Profile.from_record(record["profile"])
+    if isinstance(leg.trunk, SipTrunk):
+        profile = dataclasses.replace(profile, credentials=leg.trunk.credentials)
+    return context.agent.restore(record, leg.handle, profile)
+
+
+def link(found: Remembered, calls: Mapping[CallId, Call]) -> Call | None:
+    """What it lent and borrowed, once every call is there again; the call it is a consultation of."""
+    call = found.call
+    primary = calls.get(found.links["primary"] or CallId(""))
+    if primary is None:
+        call.borrowed.clear()
+    for leg_id, (to, role) in found.links["lent"].items():
+        other = calls.get(to)
+        leg = other.legs.get(leg_id) if other is not None else None
+        if other is not None and leg is not None and leg.state is LegState.UP:
+            call.lent[leg.id] = Loan(leg, other, Role(role))
+            continue
+        for group in (call.joined, call.away, call.muted):
+            group.discard(leg_id)
+    return primary
+
+
+class Memory:
+    """`CallContext.memory`: puts calls into the store."""
+
+    def __init__(self, store: SnapshotStore) -> None:
+        self._store = store
+
+    def mark(self, call: Call) -> None:
+        """It has changed; written in a moment."""
+        self._store.mark(call.id, lambda: capture(call))
+
+    async def save(self, call: Call) -> None:
+        """It has changed; returns when it is written."""
+        await self._store.save(call.id, lambda: capture(call))
+
+    def drop(self, call: Call) -> None:
+        """It is over."""
+        self._store.drop(call.id)

@@ -1,0 +1,204 @@
+"""After a restart: the calls of the last gateway go on, and those it was setting up are ended with a row.
+
+Two steps. `restore`, before the listeners open, makes every call, dialog and anchor again, so that the first
+request of a peer finds its dialog. `resume`, when they are open, starts the calls' tasks: each compares its
+legs with rtpengine, takes its room over, and asks every peer by a refresh whether it still has the dialog,
+because what was said in the last moments is in no record: a peer that has hung up answers 481.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from gateway.calls.call import Call, CallState
+from gateway.calls.context import CallContext
+from gateway.calls.holding import set_hold
+from gateway.calls.leg import Leg, LegState
+from gateway.calls.registry import CallRegistry
+from gateway.calls.remember import Memory, Remembered, link, rebuild
+from gateway.calls.signals import Command, MediaLost
+from gateway.calls.snapshots import SnapshotStore
+from gateway.cdr.call_state import CallState as Told
+from gateway.cdr.call_state import closing_events
+from gateway.errors import MediaError, SipError
+from gateway.events import LegTransferred
+from gateway.model import CallId, InteractionId, ReleasedBy, Result, Termination
+from gateway.sip import orphans
+from gateway.sip.transport import TransportLayer
+from media import anchor_state
+
+log = logging.getLogger("tandem.calls")
+
+REASON: Final = "gateway_restart"
+AT_ONCE: Final = 20
+"""Legs that are compared with rtpengine at the same time."""
+REFRESH_EVERY: Final = 0.02
+"""Seconds between the refreshes of dialogs, so that a thousand of them are no flood."""
+
+
+class Restorer:
+    """One for the start of a gateway.
+
+    states: the running calls as the journal tells them (`Recorder.states`)
+    """
+
+    def __init__(
+        self,
+        context: CallContext,
+        calls: CallRegistry,
+        transports: TransportLayer,
+        store: SnapshotStore,
+        states: Callable[[], Mapping[CallId, Told]],
+    ) -> None:
+        self._context, self._calls, self._transports = context, calls, transports
+        self._store, self._states = store, states
+        self._found: dict[CallId, Remembered] = {}
+        self._told: dict[CallId, Told] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._refreshed = 0
+        context.memory = Memory(store)
+
+    async def restore(self) -> None:
+        """Make the calls again; end in the journal those that nobody can. JournalError, MediaUnavailable."""
+        records = await self._store.open()
+        self._told = dict(self._states())
+        for call_id in records.keys() - self._told.keys():
+            self._store.drop(call_id)
+        for call_id, told in self._told.items():
+            record = records.get(call_id)
+            found = self._rebuild(call_id, told, record) if record is not None else None
+            if found is None:
+                log.warning("call_cut_off call=%s cause=%s", call_id, REASON)
+                self._store.drop(call_id)
+                await self._context.journal.append(*closing_events(told, self._now()))
+            else:
+                self._found[call_id] = found
+        await self._context.bay.end_strangers()
+
+    async def resume(self) -> None:
+        """Go on with them; the listeners are open."""
+        calls = {call_id: found.call for call_id, found in self._found.items()}
+        for call_id, found in self._found.items():
+            primary = link(found, calls)
+            found.call.resume(primary, self._seconds_left(found.call, self._told[call_id]))
+        for found in self._found.values():
+            found.call.start(functools.partial(self._pick_up, found))
+        invites = [invite for found in self._found.values() for invite in found.invites]
+        reason = _cut(answered=False).reason_header
+        await asyncio.gather(*(orphans.tell(self._transports, invite, 503, reason) for invite in invites))
+        if self._told:
+            log.warning("calls_restored calls=%d cut_off=%d invites=%d",
+                        len(self._found), len(self._told) - len(self._found), len(invites))  # fmt: skip
+
+    # ---- inside ----
+
+    def _rebuild(self, call_id: CallId, told: Told, record: Mapping[str, object]) -> Remembered | None:
+        call = self._calls.known_call(call_id, InteractionId(told.interaction))
+        try:
+            return rebuild(self._context, call, record, told)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # not the error's own text: it might quote a key
+            log.error("snapshot_unusable call=%s cause=%s", call_id, type(error).__name__)
+        for leg in call.legs.values():
+            if leg.anchored:
+                self._context.bay.forget(leg.anchor)
+            if leg.session is not None:
+                leg.session.abandon()
+                self._context.agent.forget(leg.session)
+        self._calls.unknown_call(call)
+        return None
+
+    def _seconds_left(self, call: Call, told: Told) -> float:
+        limit = min((leg.trunk.settings.max_duration for leg in call.legs.values()), default=0.0)
+        since = told.answer if told.answer is not None else told.start
+        return limit - (self._now() - since) / 1000
+
+    async def _pick_up(self, found: Remembered) -> None:
+        """The first work of a restored call's task."""
+        call = found.call
+        if call.state is CallState.SETUP:
+            await call.end(_cut(answered=False))
+            return
+        await call.records.noted(REASON)
+        for leg in found.cut:
+            await call.drop(leg, _cut(answered=leg.id in call.joined))
+        await self._end_transfers(call)
+        legs = [leg for leg in call.legs.values() if leg.state is LegState.UP]
+        known = await asyncio.gather(*(self._compare(call, leg) for leg in legs))
+        if found.room is not None:
+            try:
+                await call.sound.adopt(found.room)
+            except MediaError as error:
+                log.warning("room_not_adopted call=%s cause=%s", call.id, error.text)
+        await call.after_departure(_cut(answered=True))
+        if call.state is CallState.ENDED:
+            return
+        log.info("call_restored call=%s legs=%d", call.id, len(legs))
+        for leg, there in zip(legs, known, strict=True):
+            if there:
+                call.keep(asyncio.get_running_loop().create_task(self._refresh(call, leg), name="refresh"))
+            else:
+                call.post(MediaLost(leg, None))
+
+    async def _end_transfers(self, call: Call) -> None:
+        """One that was under way has failed: the transferor is a party again."""
+        for transfer in self._told[call.id].transfers:
+            if transfer.outcome == "started" and transfer.leg in call.joined:
+                call.away.discard(transfer.leg)
+                await call.record(
+                    LegTransferred(
+                        call=call.id,
+                        at=call.now(),
+                        leg=transfer.leg,
+                        mode=transfer.mode,
+                        target=transfer.target,
+                        outcome="failed",
+                        sip_code=503,
+                    )
+                )
+
+    async def _compare(self, call: Call, leg: Leg) -> bool:
+        """Whether rtpengine still has the leg, as recorded."""
+        async with self._slots:
+            try:
+                await anchor_state.verify(leg.anchor)
+            except MediaError as error:
+                log.error("leg_lost call=%s leg=%s trunk=%s cause=%s",
+                          call.id, leg.id, leg.trunk.name, error.text)  # fmt: skip
+                return False
+        return True
+
+    async def _refresh(self, call: Call, leg: Leg) -> None:
+        """Whether the peer still has the dialog, and holds or not. Beside the inbox: it may take its time."""
+        self._refreshed += 1
+        await asyncio.sleep(self._refreshed * REFRESH_EVERY)
+        session, local = leg.session, leg.anchor.local
+        if session is None or session.over or local is None:
+            return
+        try:
+            await leg.anchor.accept_answer(await session.offer(await leg.anchor.local_offer(local.direction)))
+        except SipError as error:
+            # 481 and a mute peer have ended the session, and the call knows; others have their reasons
+            log.info("refresh_refused call=%s leg=%s code=%d", call.id, leg.id, error.code)
+            return
+        if leg.anchor.held != leg.held:
+            leg.post(Command(functools.partial(_hold_as_described, call, leg)))
+
+    def _now(self) -> int:
+        return int(self._context.clock.wall().timestamp() * 1000)
+
+
+async def _hold_as_described(call: Call, leg: Leg) -> None:
+    if leg.id in call.legs and leg.anchor.held != leg.held:
+        leg.held = leg.anchor.held
+        await set_hold(call, leg, leg.held)
+        await call.rewire()
+
+
+def _cut(*, answered: bool) -> Termination:
+    """As `closing_events` would have it."""
+    return Termination(Result.FAILED, REASON, 200 if answered else 503, 41, ReleasedBy.SYSTEM)
