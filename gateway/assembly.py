@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.api.call_detail_routes import call_detail_operation
 from gateway.api.call_metrics import CallMetrics
+from gateway.api.event_routes import EventStreams
 from gateway.api.metrics import Metrics
 from gateway.api.readings import (
     app_readings,
@@ -27,6 +29,7 @@ from gateway.calls.restore import Restorer
 from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.journal import Journal
 from gateway.cdr.recorder import Recorder
+from gateway.cdr.report import Reports
 from gateway.cdr.sinks import JsonLinesSink, Sink
 from gateway.cdr.sinks_sql import SqlSink
 from gateway.cdr.sinks_webhook import WebhookSink
@@ -82,6 +85,10 @@ def assemble(
     note = Note(config.gateway.state_dir, lambda: http.address)
     http.add_token("this machine", note.token)
     http.add_routes(trunk_routes(lambda: telephony.trunks.status(telephony.context.clock.now())))
+    streams, reports = EventStreams(journal), Reports(config.database_url)
+    http.add_routes([streams.operation(), call_detail_operation(reports)])
+    http.on_stopping(streams.close)
+    http.on_stopping(reports.close)
     app = App(
         [
             state,

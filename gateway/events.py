@@ -255,6 +255,10 @@ class Noted(Event):
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+KINDS: tuple[str, ...] = tuple(_REGISTRY)
+"""Every kind of event."""
+
+
 def from_dict(record: dict[str, Any]) -> Event:
     """Inverse of `Event.to_dict`; unknown fields are dropped, an unknown kind is a ValueError."""
     kind = record.get("kind")
