@@ -53,7 +53,7 @@ async def side(role: str, *arguments: str) -> AsyncIterator[SideProcess]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "scripts.benchmarks.side",
+        "tests.bench.side",
         role,
         *arguments,
         stdin=asyncio.subprocess.PIPE,

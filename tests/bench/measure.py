@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -95,7 +96,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     if not values:
         return None
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share / 100 * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(share / 100 * len(ordered)) - 1)]
 
 
 def others_busy(began: tuple[float, float], own: float) -> float:

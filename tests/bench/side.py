@@ -1,4 +1,4 @@
-"""One side of the load as a process: `python -m scripts.benchmarks.side ROLE`; JSON lines in and out.
+"""One side of the load as a process: `python -m tests.bench.side ROLE`; JSON lines in and out.
 
 caller   a plain SIP trunk over UDP with RTP: dials
 callee   a TLS peer with SRTP and the certificate of a Teams proxy: rings and answers
@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.streams import Pacer, cpu_seconds, more_files
+from tests.bench.streams import Pacer, cpu_seconds, more_files
 from tests.peers.certs import load_pki
 from tests.peers.contact_center import ContactCenter
 from tests.peers.contact_center_call import CenterCall
@@ -238,7 +238,7 @@ def _say(answer: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m scripts.benchmarks.side", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.side", description=__doc__)
     parser.add_argument("role", choices=("caller", "callee", "parties"))
     parser.add_argument("--pki", type=Path)
     parser.add_argument("--answer-after", type=float, default=0.05, metavar="S")

@@ -16,10 +16,10 @@ from collections.abc import Awaitable
 from dataclasses import asdict
 from pathlib import Path
 
-from scripts.benchmarks import calls, recipes
-from scripts.benchmarks.report import print_json, print_table
-from scripts.benchmarks.sides import ROOT, SideFailed
-from scripts.benchmarks.targets import Command, Gateway, Target, TargetFailed
+from tests.bench import calls, conference, recipes, reports
+from tests.bench.report import print_json, print_table
+from tests.bench.sides import ROOT, SideFailed
+from tests.bench.targets import Command, Gateway, Target, TargetFailed
 
 _INTERRUPTED = 130
 
@@ -31,6 +31,8 @@ def main() -> int:
     benches = parser.add_subparsers(dest="bench", required=True)
     _add_calls(benches.add_parser("calls", help="cost, delay and memory of bridged RTP-SRTP calls",
         epilog=Command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip
+    _add_conference(benches.add_parser("conference", help="cost of conferences of four"))
+    _add_reports(benches.add_parser("reports", help="a million call-detail rows"))
     options = parser.parse_args()
     try:
         return asyncio.run(_interruptible(_BENCHES[options.bench](options)))
@@ -123,7 +125,45 @@ def _targets(options: argparse.Namespace) -> list[Target]:
     return found
 
 
-_BENCHES = {"calls": _calls}
+# ---- conference ------------------------------------------------------------------------------------
+
+
+def _add_conference(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--conferences", type=int, default=5, metavar="N", help="at once, up to 20")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="all of them up, up to 300")
+    parser.add_argument("--long", action="store_true", help="500 one after the other; look at memory")
+    parser.add_argument("--count", type=int, default=500, metavar="N", help="with --long, up to 1000")
+
+
+async def _conference(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-", ignore_cleanup_errors=True) as name:
+        if options.long:
+            run = await conference.measure_long(options.count, Path(name))
+            print_table(conference.long_table(run))
+            print_json("conference-long", **asdict(run))
+            return 1 if run.silent or any(run.left.values()) else 0
+        figures = await conference.measure(options.conferences, options.seconds, Path(name))
+    print_table(conference.table(figures))
+    print_json("conference", **asdict(figures))
+    return 1 if figures.silent or figures.broken else 0
+
+
+# ---- reports ---------------------------------------------------------------------------------------
+
+
+def _add_reports(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="up to 2,000,000")
+
+
+async def _reports(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="tandem-bench-", ignore_cleanup_errors=True) as name:
+        figures = await reports.measure(options.rows, Path(name))
+    print_table(reports.table(figures))
+    print_json("reports", **asdict(figures))
+    return 0
+
+
+_BENCHES = {"calls": _calls, "conference": _conference, "reports": _reports}
 
 
 if __name__ == "__main__":

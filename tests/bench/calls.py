@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.measure import (
+from tests.bench.measure import (
     Snapshot,
     machine,
     others_busy,
@@ -21,8 +21,8 @@ from scripts.benchmarks.measure import (
     percentile,
     snapshot,
 )
-from scripts.benchmarks.sides import SideProcess, side
-from scripts.benchmarks.targets import Neighbours, Target, TargetFailed, media_ports
+from tests.bench.sides import SideProcess, side
+from tests.bench.targets import Neighbours, Target, TargetFailed, media_ports
 from tests.peers.certs import make_pki
 
 MAX_CALLS, MAX_SECONDS, MAX_RATE = 500, 300.0, 100.0

@@ -8,8 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from scripts.benchmarks.sides import ROOT
-from scripts.benchmarks.targets import Command, Gateway, Target
+from tests.bench.sides import ROOT
+from tests.bench.targets import Command, Gateway, Target
 from tests.support.ports import free_port
 
 _LOOPBACK = "127.0.0.1"
@@ -32,7 +32,7 @@ def make(text: str) -> Target:
     program = Path(root, "usr/sbin/asterisk") if root else shutil.which(name)
     if program is None or not Path(program).exists():
         raise RecipeUnknown(f"{name} is not installed")
-    command = [sys.executable, "-m", "scripts.benchmarks.recipes", name, *([root] if root else [])]
+    command = [sys.executable, "-m", "tests.bench.recipes", name, *([root] if root else [])]
     return Command(name, shlex.join(command), (_LOOPBACK, free_port()), ROOT)
 
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from gateway.state_dir import read_note
 from media.process import Daemon
-from scripts.benchmarks.measure import marked, tree
+from tests.bench.measure import marked, tree
 from tests.peers.certs import PROXY_NAMES, Pki
 from tests.support.ports import free_port, free_udp_range
 
@@ -201,7 +201,7 @@ class Command:
     def groups(self) -> Mapping[str, list[int]]:
         """Everything that the command has started and that lives."""
         found = marked(f"{_MARK}={self._token}")
-        if not found:
+        if not found and self._process is not None and self._process.returncode is not None:
             raise TargetFailed(f"{self.name} has died: {_tail(self._folder)}")
         return {self.name: found}
 

@@ -1,0 +1,244 @@
+"""`scripts/bench reports`: a million call-detail rows, and what a day of them costs to ask for and to export.
+
+The rows are made by the real `call_detail` of some hundred synthetic calls, spread over thirty days with an
+id, times and interaction of their own, and written by the real SQL sink into a temporary SQLite database.
+Each question is asked in a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from gateway.cdr.call_detail import CallDetail, call_detail
+from gateway.cdr.export import as_csv
+from gateway.cdr.report import Query, Reports
+from gateway.cdr.sinks_sql import SqlSink
+from gateway.events import LegHeld, LegResumed
+from gateway.model import LegId, PartyType, Role
+from tests.bench.sides import ROOT, SideFailed
+from tests.cdr.events import HUNG_UP, History
+
+MAX_ROWS = 2_000_000
+_DAYS = 30
+_FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+_DAY = _FIRST_DAY + timedelta(days=14)
+_BATCH = 5000
+_TEMPLATES = 400
+_AGENTS = 200
+_LIMIT = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of one question: rows found, seconds, peak resident bytes, the same before the question was asked."""
+
+    rows: int
+    seconds: float
+    peak: int
+    before: int
+    bytes_written: int = 0
+
+
+@dataclass(slots=True)
+class Figures:
+    """rows written, how long that took, the database's size in bytes, and the answers by question."""
+
+    rows: int
+    write_seconds: float = 0.0
+    database_bytes: int = 0
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+
+def templates(count: int = _TEMPLATES) -> list[CallDetail]:
+    """Rows of calls to agents, some of them held."""
+    rows: list[CallDetail] = []
+    for number in range(count):
+        history = History(uuid.uuid4().hex).started(f"+1555010{number:04}")
+        history.leg("a", Role.CALLER, PartyType.EXTERNAL, f"+1555010{number:04}", "center")
+        login = f"agent{number % _AGENTS}"
+        history.leg("b", Role.CALLEE, PartyType.AGENT, f"+1555020{number % _AGENTS:04}", "teams", login)
+        history.dialled("b").wait(800).ringing("b").wait(2000 + 37 * number)
+        history.answered("a", "b").joined("a", "b").wait(20_000 + 500 * number)
+        if number % 3 == 0:
+            call, leg, by = history.call, LegId("b"), PartyType.AGENT
+            history.add(LegHeld(call=call, leg=leg, at=history.at, by=by)).wait(9000)
+            history.add(LegResumed(call=call, leg=leg, at=history.at, by=by)).wait(4000)
+        rows += call_detail(history.ended(HUNG_UP, "a", "b").events)
+    return rows
+
+
+async def fill(url: str, rows: int) -> float:
+    """Write so many rows; the seconds it took."""
+    began = time.monotonic()
+    sink, patterns, luck = SqlSink(url), templates(), random.Random(1)
+    await sink.open()
+    try:
+        for first in range(0, rows, _BATCH):
+            await sink.write([_spread(luck, patterns) for _ in range(min(_BATCH, rows - first))])
+    finally:
+        await sink.close()
+    return time.monotonic() - began
+
+
+def _spread(luck: random.Random, patterns: Sequence[CallDetail]) -> CallDetail:
+    row = luck.choice(patterns)
+    start = _FIRST_DAY + timedelta(seconds=luck.randrange(_DAYS * 86400))
+    shift = start - row.start_time
+    return replace(
+        row,
+        id=f"{luck.getrandbits(128):032x}",
+        global_interaction_id=str(uuid.UUID(int=luck.getrandbits(128))),
+        start_time=start,
+        answer_time=row.answer_time + shift if row.answer_time else None,
+        end_time=row.end_time + shift,
+    )
+
+
+async def measure(rows: int, folder: Path) -> Figures:
+    """SideFailed when a question's process ends badly."""
+    if not 0 < rows <= MAX_ROWS:
+        raise ValueError(f"at most {MAX_ROWS} rows")
+    database = folder / "reports.db"
+    figures = Figures(rows)
+    figures.write_seconds = await fill(f"sqlite:///{database}", rows)
+    figures.database_bytes = _size(database)
+    for question in QUESTIONS:
+        figures.answers[question] = await _asked(question, database)
+    return figures
+
+
+def _size(file: Path) -> int:
+    return sum(part.stat().st_size for part in file.parent.glob(file.name + "*"))
+
+
+async def _asked(question: str, database: Path) -> Answer:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.bench.reports", question, str(database)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), _LIMIT)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise SideFailed(f"{question}: exit code {process.returncode}")
+    return Answer(**json.loads(output))
+
+
+# ---- a question, in its own process ------------------------------------------------------------------
+
+
+def _day() -> Query:
+    return Query(start=_DAY, end=_DAY + timedelta(days=1), oldest_first=True)
+
+
+QUESTIONS: dict[str, tuple[Query, str]] = {
+    "a day: first page of 100": (_day(), "page"),
+    "a day: every row": (_day(), "rows"),
+    "a day: CSV export": (_day(), "csv"),
+    "an agent: latest 100": (Query(agent="agent7"), "page"),
+    "a number: latest 100": (Query(number="+15550100007"), "page"),
+    "all: CSV export": (Query(oldest_first=True), "csv"),
+}
+"""What is asked -> the query, and how: one page, all rows, or all rows as a CSV file."""
+
+
+async def ask(question: str, database: Path) -> Answer:
+    """Ask it here and now."""
+    query, how = QUESTIONS[question]
+    reports = Reports(f"sqlite:///{database}")
+    before = _peak()
+    began = time.monotonic()
+    written = rows = 0
+    try:
+        if how == "page":
+            rows = len((await reports.page(query)).rows)
+        elif how == "rows":
+            async for chunk in reports.stream(query):
+                rows += len(chunk)
+        else:
+            count = _Counted()
+            target = database.with_suffix(".csv")
+            written = await _export(as_csv(count.through(reports.stream(query))), target)
+            rows = count.rows
+    finally:
+        await reports.close()
+    return Answer(rows, time.monotonic() - began, _peak(), before, written)
+
+
+class _Counted:
+    def __init__(self) -> None:
+        self.rows = 0
+
+    async def through(
+        self, chunks: AsyncIterator[Sequence[CallDetail]]
+    ) -> AsyncIterator[Sequence[CallDetail]]:
+        async for chunk in chunks:
+            self.rows += len(chunk)
+            yield chunk
+
+
+async def _export(texts: AsyncIterator[str], target: Path) -> int:
+    write, close = _writer(target)
+    try:
+        return sum([write(text) async for text in texts])
+    finally:
+        close()
+        await asyncio.to_thread(target.unlink)
+
+
+def _writer(target: Path) -> tuple[Callable[[str], int], Callable[[], None]]:
+    file = target.open("w", encoding="utf-8", newline="")
+    return file.write, file.close
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def table(figures: Figures) -> list[tuple[str, ...]]:
+    """Head and lines."""
+    head = (f"{figures.rows:,} rows", "rows", "seconds", "rows/s", "peak MiB", "of it for the question")
+    lines: list[tuple[str, ...]] = [head]
+    for question, answer in figures.answers.items():
+        speed = f"{answer.rows / answer.seconds:,.0f}" if answer.seconds else "-"
+        peak, more = answer.peak / 2**20, (answer.peak - answer.before) / 2**20
+        lines.append(
+            (question, f"{answer.rows:,}", f"{answer.seconds:.3f}", speed, f"{peak:.0f}", f"{more:.0f}")
+        )
+    each = figures.rows / figures.write_seconds
+    size = f"{figures.database_bytes / 2**20:.0f} MiB of database"
+    lines.append(
+        ("writing them", f"{figures.rows:,}", f"{figures.write_seconds:.1f}", f"{each:,.0f}", "", size)
+    )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.reports")
+    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("database", type=Path)
+    options = parser.parse_args()
+    answer: Any = asyncio.run(ask(options.question, options.database))
+    print(json.dumps({name: getattr(answer, name) for name in Answer.__slots__}))
+
+
+if __name__ == "__main__":
+    main()
