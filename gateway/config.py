@@ -20,6 +20,7 @@ from gateway.config_files import file_problems, file_warnings
 from gateway.config_lines import KeyLines, KeyPath
 from gateway.config_models import (
     Agent,
+    AgentRules,
     Cdr,
     Config,
     Gateway,
@@ -31,6 +32,7 @@ from gateway.config_models import (
     Media,
     Resolver,
     Route,
+    SignIn,
     Sip,
     Token,
     Webhook,
@@ -42,6 +44,7 @@ __all__ = [
     "TEAMS_PEERS",
     "TEAMS_RANGES",
     "Agent",
+    "AgentRules",
     "Cdr",
     "Config",
     "Examination",
@@ -54,6 +57,7 @@ __all__ = [
     "Media",
     "Resolver",
     "Route",
+    "SignIn",
     "Sip",
     "Token",
     "Trunk",

@@ -51,6 +51,7 @@ def contradictions(config: Config) -> Iterator[Problem]:
         yield from _route(config, ("route", index), route, config.routes[:index])
     yield from _agents(config)
     yield from _tokens(config)
+    yield from _sign_in(config)
 
 
 def _listeners(config: Config) -> Iterator[Problem]:
@@ -182,6 +183,8 @@ def _direct_routing(config: Config, path: KeyPath, trunk: Trunk) -> Iterator[Pro
         yield Problem((*path, "srtp"), "direct-routing never carries plain RTP", "remove srtp")
     if trunk.late_offer:
         yield Problem((*path, "late_offer"), "direct-routing has no INVITE without SDP", "remove late_offer")
+    if trunk.agent_header:
+        yield Problem((*path, "agent_header"), "no agent calls from direct-routing", "remove agent_header")
     if trunk.number_format != "e164":
         yield Problem((*path, "number_format"), "Teams takes E.164 numbers only", "remove number_format")
     for key in ("advertise", "domain"):
@@ -287,3 +290,17 @@ def _tokens(config: Config) -> Iterator[Problem]:
         if token.name in seen:
             yield Problem(("http", "tokens", index), f"a second token is called {token.name!r}")
         seen.add(token.name)
+
+
+def _sign_in(config: Config) -> Iterator[Problem]:
+    sign_in = config.sign_in
+    if sign_in.entra and config.graph is None:
+        yield Problem(("sign_in", "entra"), "sign-in with Entra ID needs [graph]", "tenant and client_id")
+    if sign_in.entra and sign_in.public_url is None:
+        yield Problem(
+            ("sign_in", "entra"),
+            "sign-in with Entra ID needs public_url",
+            "the address that people type; Entra sends them back to it",
+        )
+    if sign_in.idle_timeout > sign_in.longest:
+        yield Problem(("sign_in", "idle_timeout"), "idle_timeout is above longest", "lower it")

@@ -25,6 +25,7 @@ from gateway.config_types import (
     Name,
     Nameserver,
     Pattern,
+    Range,
     Seconds,
     SecondsOrOff,
     Secret,
@@ -217,6 +218,50 @@ class Agent(Section):
     numbers: tuple[Annotated[str, Field(strict=True, min_length=1)], ...] = ()
     teams_user: Annotated[str, Field(strict=True, min_length=1)] | None = None
     """Object id or user principal name in Entra ID."""
+    after_call_work: SecondsOrOff | None = None
+    """Seconds; None = the team's, else everybody's (see AgentRules)."""
+
+
+Reason = Annotated[str, Field(strict=True, min_length=1, max_length=100)]
+
+
+class AgentRules(Section):
+    """[agent_states]: what holds for all agents."""
+
+    not_ready_reasons: tuple[Reason, ...] = ("Break", "Lunch", "Meeting", "Training")
+    """What a person may give as the reason; systems have their own."""
+    after_call_work: SecondsOrOff = 0.0
+    """Seconds after an agent's last call before he gets his state back; 0 = at once."""
+    team_after_call_work: dict[str, SecondsOrOff] = Field(default_factory=dict)
+    """Team -> seconds, where a team's differ."""
+
+
+RoleName = Literal["agent", "supervisor", "administrator"]
+
+
+def _entra_roles() -> dict[str, RoleName]:
+    return {"supervisor": "supervisor", "administrator": "administrator"}
+
+
+class SignIn(Section):
+    """[sign_in]: how people come to the desktop; programs have the tokens of [http]."""
+
+    local: Flag = True
+    """Accounts made with `tandem account add`."""
+    entra: Flag = False
+    """Microsoft Entra ID; needs [graph] and `public_url`."""
+    public_url: Url | None = None
+    """What people type into the browser; None = what the request says."""
+    entra_roles: dict[str, RoleName] = Field(default_factory=_entra_roles)
+    """App role of the Entra application -> role here. Whoever is an [[agent]]'s teams_user is an agent."""
+    idle_timeout: Seconds = 3600.0
+    """A session that asks for nothing ends after so many seconds."""
+    longest: Seconds = 43200.0
+    """And every session after so many."""
+    failures: Annotated[int, Field(strict=True, ge=1, le=1000)] = 10
+    """Failed sign-ins of an account in 15 minutes before it must wait; an address has five times as many."""
+    trusted_proxies: tuple[Range, ...] = ()
+    """Whose X-Forwarded-For and X-Forwarded-Proto are believed."""
 
 
 class Graph(Section):
@@ -226,6 +271,8 @@ class Graph(Section):
     client_id: Annotated[str, Field(strict=True, min_length=1)]
     client_secret: Secret
     authority: Url = "https://login.microsoftonline.com"
+    trusted_roots: FilePath | None = None
+    """PEM bundle that the authority must chain to; None = the well-known ones."""
     root: Url = "https://graph.microsoft.com/v1.0"
 
 
@@ -252,6 +299,8 @@ class Config(Section):
     trunks: tuple[Trunk, ...] = Field(default=(), alias="trunk")
     routes: tuple[Route, ...] = Field(default=(), alias="route")
     agents: tuple[Agent, ...] = Field(default=(), alias="agent")
+    agent_states: AgentRules = Field(default_factory=AgentRules)
+    sign_in: SignIn = Field(default_factory=SignIn)
     graph: Graph | None = None
 
     @property

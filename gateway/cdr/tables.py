@@ -133,10 +133,13 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     cursor.close()
 
 
-def migrate(engine: Engine) -> None:
-    """Bring the schema up to date; two gateways that start together do it one after the other."""
+def migrate(engine: Engine, scripts: Path = Path(__file__).parent / "migrations") -> None:
+    """Bring the schema up to date; two gateways that start together do it one after the other.
+
+    scripts: the chain of migrations; the agents' room has one of its own
+    """
     settings = Config()
-    settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    settings.set_main_option("script_location", str(scripts))
     settings.set_main_option("path_separator", "os")
     with engine.connect() as connection, connection.begin():
         if engine.dialect.name == "postgresql":

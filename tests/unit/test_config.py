@@ -93,7 +93,7 @@ def _default_keys(path: Path) -> dict[tuple[str, ...], str]:
     found: dict[tuple[str, ...], str] = {}
     for line in path.read_text().splitlines():
         text = line.removeprefix("# ")
-        if header := re.fullmatch(r"\[\[?([a-z.]+)\]?\]", text):
+        if header := re.fullmatch(r"\[\[?([a-z_.]+)\]?\]", text):
             section = tuple(header[1].split("."))
         elif pair := re.fullmatch(r"([a-z_0-9]+) = (.+)", text):
             found.setdefault((*section, pair[1]), pair[2])
@@ -120,6 +120,8 @@ def test_the_annotated_default_names_every_key_with_its_default() -> None:
         (Trunk, ("trunk",)),
         (m.Route, ("route",)),
         (m.Agent, ("agent",)),
+        (m.AgentRules, ("agent_states",)),
+        (m.SignIn, ("sign_in",)),
         (m.Graph, ("graph",)),
     ]
     assert {name for _, (name, *_) in sections} == {i.alias or n for n, i in Config.model_fields.items()}

@@ -1,0 +1,178 @@
+"""Which agents talk in which calls, read off the calls' journal. Pure: an event in, what it means out.
+
+A leg is an agent's when its LegCreated carries a login. It counts from LegJoined to LegLeft or LegEnded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gateway.agents.events import AgentCallEnded, Direction
+from gateway.cdr.call_state import CallState
+from gateway.events import (
+    CallEnded,
+    CallStarted,
+    Event,
+    LegCreated,
+    LegEnded,
+    LegHeld,
+    LegJoined,
+    LegLeft,
+    LegResumed,
+    Noted,
+)
+from gateway.model import CallId, InteractionId, LegId, Role
+
+SUPERVISION = "supervision"
+"""`Noted.what` that makes its leg a supervisor's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """An agent's leg talks (or, with `supervision`, listens in) from now on."""
+
+    login: str
+    call: CallId
+    at: int
+    supervision: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """It no longer does. calling, supervising: whether other legs of this agent do."""
+
+    ended: AgentCallEnded
+    calling: bool
+    supervising: bool
+
+
+@dataclass(slots=True)
+class _Leg:
+    login: str
+    role: Role
+    number: str
+    joined: int | None = None
+    supervision: bool = False
+    held: int | None = None
+    holds: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Call:
+    interaction: InteractionId
+    legs: dict[LegId, _Leg] = field(default_factory=dict)
+
+
+class CallTracker:
+    """Feed it every event once, in order; begin with `restore` where calls are up already."""
+
+    def __init__(self) -> None:
+        self._calls: dict[CallId, _Call] = {}
+
+    def calls_of(self, login: str) -> frozenset[CallId]:
+        """The calls in which the agent has a leg, ringing ones included."""
+        return frozenset(
+            call for call, its in self._calls.items() if any(leg.login == login for leg in its.legs.values())
+        )
+
+    def engaged(self, login: str) -> tuple[bool, bool]:
+        """Whether the agent talks, and whether he supervises."""
+        legs = [
+            leg
+            for call in self._calls.values()
+            for leg in call.legs.values()
+            if leg.login == login and leg.joined is not None
+        ]
+        return any(not leg.supervision for leg in legs), any(leg.supervision for leg in legs)
+
+    def restore(self, states: Iterable[CallState]) -> list[Joined]:
+        """Take over the calls that were running when the gateway stopped."""
+        found = []
+        for state in states:
+            call = self._calls[state.call] = _Call(state.interaction)
+            for leg in state.legs.values():
+                if leg.ended is not None:
+                    continue
+                mine = call.legs[leg.leg] = _Leg(leg.login, leg.role, leg.number)
+                for hold in state.holds:
+                    if hold.leg == leg.leg and hold.end is not None:
+                        mine.holds.append((hold.start, hold.end))
+                    elif hold.leg == leg.leg:
+                        mine.held = hold.start
+                if leg.leg in state.members:
+                    since = [part.start for part in state.segments if leg.leg in part.members]
+                    mine.joined = min([*since, state.member_since])
+                    if leg.login:
+                        found.append(Joined(leg.login, state.call, mine.joined, mine.supervision))
+        return found
+
+    def observe(self, event: Event) -> list[Joined | Left]:
+        """What the event means for agents; mostly nothing."""
+        if isinstance(event, CallStarted):
+            self._calls[event.call] = _Call(event.interaction)
+            return []
+        call = self._calls.get(event.call)
+        if call is None:
+            return []
+        if isinstance(event, LegCreated):
+            call.legs[event.leg] = _Leg(event.login, event.role, event.number)
+        elif isinstance(event, CallEnded):
+            left = [found for leg in list(call.legs) for found in self._left(event, call, leg)]
+            del self._calls[event.call]
+            return left
+        elif isinstance(event, LegLeft | LegEnded):
+            found = self._left(event, call, event.leg)
+            if isinstance(event, LegEnded):
+                call.legs.pop(event.leg, None)
+            return found
+        elif isinstance(event, LegJoined | LegHeld | LegResumed | Noted) and event.leg in call.legs:
+            return _changed(event, call.legs[event.leg])
+        return []
+
+    def _left(self, event: Event, call: _Call, leg_id: LegId) -> list[Joined | Left]:
+        leg = call.legs.get(leg_id)
+        if leg is None or leg.joined is None:
+            return []
+        joined, leg.joined = leg.joined, None
+        at = max(event.at, joined)
+        _resume(leg, at)
+        holds, leg.holds = tuple(leg.holds), []
+        if not leg.login:
+            return []
+        outbound = leg.role is Role.CALLER
+        others = [other for other in call.legs.values() if other is not leg]
+        ended = AgentCallEnded(
+            login=leg.login,
+            at=at,
+            call=event.call,
+            interaction=call.interaction,
+            direction=Direction.OUTBOUND if outbound else Direction.INBOUND,
+            joined=joined,
+            holds=holds,
+            number=next((other.number for other in others), ""),
+            detail=next((other.login for other in others if other.login), "") if outbound else "",
+            supervision=leg.supervision,
+        )
+        return [Left(ended, *self.engaged(leg.login))]
+
+
+def _changed(event: LegJoined | LegHeld | LegResumed | Noted, leg: _Leg) -> list[Joined | Left]:
+    match event:
+        case Noted() if event.what == SUPERVISION:
+            leg.supervision = True
+        case LegJoined() if leg.joined is None:
+            leg.joined = event.at
+            if leg.login:
+                return [Joined(leg.login, event.call, event.at, leg.supervision)]
+        case LegHeld() if leg.held is None:
+            leg.held = event.at
+        case LegResumed():
+            _resume(leg, event.at)
+    return []
+
+
+def _resume(leg: _Leg, at: int) -> None:
+    if leg.held is not None:
+        leg.holds.append((leg.held, max(at, leg.held)))
+        leg.held = None
