@@ -85,14 +85,17 @@ async def merge(consultation: Call, primary: Call) -> HandedOver:
     if agent is None:
         raise SipError(481, "the agent is in no consultation")
 
-    async def then() -> None:
+    second = twin(primary, agent)
+
+    async def then(error: str) -> None:
+        if error:
+            return
         agent.host = True
         await primary.records.noted("host", agent)
-        second = twin(primary, agent)
-        if second is not None:
+        if second is not None and second.id in primary.legs:
             await primary.leave(second, MERGED)
 
-    return await hand_over(consultation, primary, legs, MERGED, then=then)
+    return await hand_over(consultation, primary, legs, MERGED, instead_of=second, then=then)
 
 
 async def complete_transfer(consultation: Call, primary: Call) -> HandedOver:
@@ -103,13 +106,15 @@ async def complete_transfer(consultation: Call, primary: Call) -> HandedOver:
     place = agent if agent.id in consultation.borrowed else twin(primary, agent)
     legs = [consultation.legs[leg] for leg in sorted(consultation.parties) if leg != agent.id]
 
-    async def then() -> None:
-        if place is not None:
+    async def then(error: str) -> None:
+        if place is not None and not error:
             await note_transfer(primary, place.id, legs)
             if place is not agent and place.id in primary.legs:
                 await primary.leave(place, TRANSFERRED)
 
-    return await hand_over(consultation, primary, legs, TRANSFERRED, leaving=agent, then=then)
+    return await hand_over(
+        consultation, primary, legs, TRANSFERRED, leaving=agent, instead_of=place, then=then
+    )
 
 
 async def note_transfer(call: Call, transferor: LegId, new: list[Leg]) -> None:

@@ -67,12 +67,15 @@ async def hand_over(
     over: Termination,
     *,
     leaving: Leg | None = None,
-    then: Callable[[], Awaitable[None]] | None = None,
+    instead_of: Leg | None = None,
+    then: Callable[[str], Awaitable[None]] | None = None,
 ) -> HandedOver:
     """In `source`'s task: `legs` take part in `target` from now on, and `source` ends with `over`.
 
-    Legs that `target` had lent end their hold there. `leaving` is hung up even if it was borrowed. `then`
-    runs in `target`'s task once all are in.
+    Legs that `target` had lent end their hold there.
+    leaving:    a leg of `source` to hang up even if it was borrowed
+    instead_of: a leg of `target` that steps down for them; it comes back when they cannot be heard
+    then:       runs in `target`'s task once all are in, or with the cause why they are not
     SipError(481), and nothing is changed, when `target` has ended.
     """
     from gateway.calls.call import CallState
@@ -85,9 +88,14 @@ async def hand_over(
     in_room = source.sound.in_room
 
     async def accept() -> None:
+        if instead_of is not None:
+            await target.step_down(instead_of)
         signal.error = await _receive(target, legs, holding, muted)
+        if signal.error and instead_of is not None and instead_of.id in target.legs:
+            target.away.discard(instead_of.id)
+            await target.admit(instead_of)
         if then is not None:
-            await then()
+            await then(signal.error)
 
     signal = _pass_on(source, target, legs, accept)
     await source.records.left(*legs)

@@ -91,7 +91,11 @@ class Transfers:
         if leg.trunk.kind is TrunkKind.DIRECT_ROUTING:
             return self._to_teams(call, leg, target, refer, Caller(caller))
         headers = (("Replaces", target.replaces),) if target.replaces else ()
-        return outgoing(self._context, call, target.user, by=leg, caller=caller, headers=headers)
+        new, order = outgoing(self._context, call, target.user, by=leg, caller=caller, headers=headers)
+        if headers and new.trunk.kind is TrunkKind.DIRECT_ROUTING and not new.trunk.settings.send_replaces:
+            # Teams refuses the header; without it the transfer would ring somebody who is talking
+            raise SipError(403, "Teams takes no Replaces of a foreign dialog")
+        return new, order
 
     def _to_teams(
         self, call: Call, leg: Leg, target: ReferTarget, refer: Referred, caller: Caller
@@ -148,7 +152,7 @@ class Attended:
         self._call, self._leg, self._refer, self._other, self._replaced = call, leg, refer, other, replaced
         if other is call:
             raise SipError(403, "Replaces names a party of the same call")
-        if replaced.id in other.borrowed or replaced.id not in other.parties:
+        if replaced.id in other.borrowed or replaced.id in other.lent:
             raise SipError(491, "The dialog to be replaced cannot be left now")
 
     async def connect(self) -> None:
@@ -162,13 +166,16 @@ class Attended:
         call, other, replaced = self._call, self._other, self._replaced
         legs = [call.legs[leg] for leg in sorted(call.parties) if leg != self._leg.id]
 
-        async def then() -> None:
-            await note_transfer(other, replaced.id, legs)
-            if replaced.id in other.legs:
+        async def then(error: str) -> None:
+            if not error and replaced.id in other.legs:
+                await note_transfer(other, replaced.id, legs)
                 await other.leave(replaced, TRANSFERRED)
 
+        if replaced.id not in other.parties:
+            self._refer.notify(481, final=True)
+            return
         self._refer.notify(200, final=True)
-        await hand_over(call, other, legs, TRANSFERRED, then=then)
+        await hand_over(call, other, legs, TRANSFERRED, instead_of=replaced, then=then)
 
     async def _from_other(self) -> None:
         """In the other call's task: its parties come to the call that the REFER came in."""
@@ -178,19 +185,18 @@ class Attended:
             self._refer.notify(481, final=True)
             return
 
-        async def then() -> None:
+        async def then(error: str) -> None:
+            if error:
+                self._refer.notify(503, final=True)
+                return
             await note_transfer(call, self._leg.id, legs)
-            await call.step_down(self._leg)
-            await call.rewire()
             self._refer.notify(200, final=True)
             _let_linger(call, self._leg, self._refer)
 
         try:
-            signal = await hand_over(other, call, legs, TRANSFERRED, then=then)
+            await hand_over(other, call, legs, TRANSFERRED, instead_of=self._leg, then=then)
         except SipError as error:
             self._refer.notify(error.code, final=True)
-        else:
-            log.debug("attended call=%s from=%s error=%r", call.id, other.id, signal.error)
 
 
 class TransferTarget:
