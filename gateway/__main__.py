@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from gateway.call_verbs import add_parsers
 from gateway.exit_codes import ExitCode
 
 CANDIDATES = (Path("config/tandem.toml"), Path("/etc/tandem/tandem.toml"))
@@ -46,6 +47,14 @@ def _dispatch(options: argparse.Namespace, path: Path) -> ExitCode:
             from gateway.command_trunks import trunks
 
             return trunks(path, as_json=options.json)
+        case "calls":
+            from gateway.command_calls import calls
+
+            return calls(path, as_json=options.json)
+        case "call":
+            from gateway.command_calls import call
+
+            return call(path, options)
         case "cdr":
             from gateway.command_cdr import Filters, cdr
 
@@ -77,8 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tandem",
         description="SIP gateway between a contact center and Microsoft Teams Direct Routing.",
-        epilog="Exit codes: 0 done, 2 usage, 69 something needed is not there, 70 internal error, "
-        "73 state_dir cannot be written, 75 port or state_dir taken, 77 not permitted, 78 configuration.",
+        epilog="Exit codes: 0 done, 2 usage, 65 refused by the gateway, 69 something needed is not there, "
+        "70 internal error, 73 state_dir cannot be written, 75 port or state_dir taken, 77 not permitted, "
+        "78 configuration.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
@@ -95,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("check-config", parents=[common], help="name every mistake of a configuration")
     commands.add_parser("restart", parents=[common], help="execute the running gateway anew; calls go on")
     commands.add_parser("trunks", parents=[common, listing], help="trunks as the running gateway sees them")
+    add_parsers(commands, [common, listing])
     cdr = commands.add_parser("cdr", parents=[common, listing], help="call detail, latest first")
     cdr.add_argument("--since", type=_time, metavar="TIME", help="2026-01-31[T12:00] UTC; 90m, 24h, 7d ago")
     cdr.add_argument("--until", type=_time, metavar="TIME", help="before this moment")

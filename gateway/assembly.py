@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gateway.api.call_detail_routes import call_detail_operation
 from gateway.api.call_metrics import CallMetrics
+from gateway.api.control_routes import control_operations
 from gateway.api.event_routes import EventStreams
 from gateway.api.metrics import Metrics
 from gateway.api.readings import (
@@ -25,6 +26,7 @@ from gateway.api.server import HttpApi
 from gateway.api.trunk_routes import trunk_routes
 from gateway.app import App
 from gateway.calls.context import Sounds
+from gateway.calls.control import CallControl
 from gateway.calls.restore import Restorer
 from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.journal import Journal
@@ -86,6 +88,7 @@ def assemble(
     http.add_token("this machine", note.token)
     http.add_routes(trunk_routes(lambda: telephony.trunks.status(telephony.context.clock.now())))
     streams, reports = EventStreams(journal), Reports(config.database_url)
+    http.add_routes(control_operations(CallControl(telephony.context, telephony.calls)))
     http.add_routes([streams.operation(), call_detail_operation(reports)])
     http.on_stopping(streams.close)
     http.on_stopping(reports.close)

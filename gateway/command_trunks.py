@@ -13,10 +13,8 @@ import aiohttp
 from gateway.config import load
 from gateway.errors import ConfigError
 from gateway.exit_codes import ExitCode
-from gateway.state_dir import read_note
+from gateway.local_api import Refused, ask
 from gateway.tables_text import table
-
-_LIMIT = aiohttp.ClientTimeout(total=10)
 
 
 def trunks(path: Path, *, as_json: bool) -> ExitCode:
@@ -27,33 +25,15 @@ def trunks(path: Path, *, as_json: bool) -> ExitCode:
         print(f"tandem: {error}", file=sys.stderr)
         return ExitCode.CONFIG
     try:
-        document = asyncio.run(ask(state_dir, "/api/v1/trunks"))
+        document = asyncio.run(ask(state_dir, "GET", "/api/v1/trunks"))
     except PermissionError:
         print(f"tandem: {state_dir} is not yours: be the gateway's user, or root", file=sys.stderr)
         return ExitCode.NOT_PERMITTED
-    except (aiohttp.ClientError, TimeoutError, LookupError) as error:
+    except (Refused, aiohttp.ClientError, TimeoutError, LookupError) as error:
         print(f"tandem: {str(error) or 'no answer'}", file=sys.stderr)
         return ExitCode.UNAVAILABLE
     print(json.dumps(document, indent=2) if as_json else overview(document["trunks"]))
     return ExitCode.OK
-
-
-async def ask(state_dir: Path, path: str) -> Any:
-    """GET from the gateway that runs on `state_dir`.
-
-    LookupError: none runs. PermissionError: not ours to ask. ClientError, TimeoutError: no good answer.
-    """
-    note = read_note(state_dir)
-    if note is None:
-        raise LookupError(f"no gateway runs on {state_dir}")
-    host = f"[{note.host}]" if ":" in note.host else note.host
-    headers = {"Authorization": f"Bearer {note.token}"}
-    async with (
-        aiohttp.ClientSession(timeout=_LIMIT, headers=headers) as session,
-        session.get(f"http://{host}:{note.port}{path}") as response,
-    ):
-        response.raise_for_status()
-        return await response.json()
 
 
 def overview(trunks: list[dict[str, Any]]) -> str:

@@ -14,6 +14,8 @@ from media.music import SoundError
 class ExitCode(IntEnum):
     OK = 0
     USAGE = 2
+    REFUSED = 65
+    """The gateway refused the command: no such call, not now, not so. Nothing has changed."""
     UNAVAILABLE = 69
     """Something needed is not there: rtpengine does not start, no gateway answers, no such database."""
     INTERNAL = 70

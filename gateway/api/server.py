@@ -74,6 +74,11 @@ class HttpApi:
         """Handlers under `/api/` are reached with a token only."""
         self._routes += routes
 
+    @property
+    def routes(self) -> tuple[web.AbstractRouteDef, ...]:
+        """Everything that is served."""
+        return tuple(self._routes)
+
     def add_token(self, name: str, secret: str) -> None:
         """One more that may use the control API; before `start`."""
         self._tokens[name] = secret

@@ -22,9 +22,9 @@ from gateway.app import App, PartFailed
 from gateway.cdr.call_detail import CallDetail
 from gateway.cdr.sinks_sql import SqlSink
 from gateway.command_cdr import moment
-from gateway.command_trunks import ask
 from gateway.errors import ConfigError, MediaUnavailable, TransportError
 from gateway.exit_codes import ExitCode, exit_code_for
+from gateway.local_api import ask
 from gateway.model import TrunkKind
 from gateway.state_dir import Note, StateDir, StateDirError, StateDirTaken, read_note
 from gateway.trunks.health import PeerState, PeerStatus
@@ -222,7 +222,7 @@ async def test_trunks_asks_the_running_gateway(tmp_path: Path) -> None:
     app.stop_soon()
     await running
     with pytest.raises(LookupError, match="no gateway runs"):
-        await ask(state.path, "/api/v1/trunks")
+        await ask(state.path, "GET", "/api/v1/trunks")
     code, text = await tandem("trunks")
     assert code == ExitCode.UNAVAILABLE
     assert "no gateway runs" in text
