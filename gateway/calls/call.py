@@ -470,6 +470,9 @@ class Call:
             case HandedOver():
                 try:
                     await signal.accept()
+                except SipError as error:
+                    signal.error = error.text
+                    raise
                 finally:
                     signal.settled.set()
             case Command(run, done):

@@ -8,7 +8,6 @@ recognised as the same agent's. Merge and transfer bring its other party into th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.calls.call import Call
@@ -19,7 +18,7 @@ from gateway.calls.routing import PartyIdentity
 from gateway.calls.second_party import SecondParty
 from gateway.errors import SipError
 from gateway.events import LegTransferred
-from gateway.model import LegId, PartyType, ReleasedBy, Result, Termination
+from gateway.model import LegId, ReleasedBy, Result, Termination
 
 if TYPE_CHECKING:
     from gateway.calls.signals import HandedOver
@@ -31,13 +30,9 @@ TRANSFERRED = Termination(Result.COMPLETED, "transferred", 200, 16, ReleasedBy.C
 BACK = Termination(Result.COMPLETED, "consultation_ended", 200, 16, ReleasedBy.CALLER)
 
 
-def same_agent(leg: Leg, identity: PartyIdentity, number: str) -> bool:
-    """Whether the leg is this agent's: the same login, or, where nobody gave one, the same number."""
-    if PartyType.AGENT not in (leg.identity.party, identity.party):
-        return False
-    if leg.identity.login or identity.login:
-        return leg.identity.login == identity.login
-    return bool(number) and leg.number == number
+def same_agent(leg: Leg, identity: PartyIdentity) -> bool:
+    """Whether the leg is this agent's. A number alone proves nothing: a whole center may present one."""
+    return bool(identity.login) and leg.identity.login == identity.login
 
 
 def consulting(consultation: Call) -> Leg | None:
@@ -55,14 +50,14 @@ def consulting(consultation: Call) -> Leg | None:
 def twin(call: Call, leg: Leg) -> Leg | None:
     """Another leg of the same agent in `call`."""
     joined = [other for other in call.legs.values() if other.id in call.joined and other is not leg]
-    return next((other for other in joined if same_agent(other, leg.identity, leg.number)), None)
+    return next((other for other in joined if same_agent(other, leg.identity)), None)
 
 
-async def consult(
-    call: Call, agent: Leg, target: Leg, order: Order, new_call: Callable[[Call], Call]
-) -> Call:
-    """In `call`'s task: `agent` holds it and calls `target` in a new call."""
-    other = new_call(call)
+async def consult(call: Call, other: Call, agent: Leg, target: Leg, order: Order) -> None:
+    """In `call`'s task: `agent` holds it and calls `target` in `other`, which starts with that.
+
+    MediaError: nothing has changed, and `other` was not started.
+    """
 
     async def first() -> None:
         await other.begin(agent.number, target.number)
@@ -71,11 +66,8 @@ async def consult(
         await other.sit_down(agent)
         await other.dial(target, order, SecondParty(agent), like=agent)
 
-    try:
-        await lend(call, agent, other)
-    finally:
-        other.start(first)
-    return other
+    await lend(call, agent, other)
+    other.start(first)
 
 
 async def merge(consultation: Call, primary: Call) -> HandedOver:

@@ -226,8 +226,8 @@ class CallControl:
             leg, order = self._way(call, number, supervised, "")
             if any(other.number == leg.number for other in call.legs.values()):
                 raise ControlError(409, "already_there", f"{leg.number} is in the call, or being called")
-            purpose = AddedParty(Supervision(mode, supervised.id))
-            await call.dial(leg, order, purpose, like=supervised)
+            supervision = call.supervisors[leg.id] = Supervision(mode, supervised.id)
+            await call.dial(leg, order, AddedParty(supervision), like=supervised)
             return self._view(call)
 
         return await self._in(call, run)
@@ -257,7 +257,13 @@ class CallControl:
             if self._consultation(call) is not None:
                 raise ControlError(409, "consultation_open", "end, merge or transfer the open one first")
             target, order = self._way(call, number, agent, trunk, role=Role.CALLEE)
-            return self._view(await consult(call, agent, target, order, self._registry.new_call))
+            other = self._registry.new_call(call)
+            try:
+                await consult(call, other, agent, target, order)
+            except BaseException:
+                self._registry.discard(other)
+                raise
+            return self._view(other)
 
         return await self._in(call, run)
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.calls.endings import failure
-from gateway.calls.holding import set_hold
+from gateway.calls.holding import set_hold, set_muted
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.signals import HandedOver
 from gateway.errors import MediaError, SipError
@@ -31,11 +31,19 @@ _NOWHERE = Termination(Result.COMPLETED, "call_gone", 200, 16, ReleasedBy.SYSTEM
 
 
 async def lend(call: Call, leg: Leg, to: Call) -> None:
-    """In `call`'s task, before `to` starts: `leg` holds `call` and takes part in `to` from now on."""
+    """In `call`'s task, before `to` starts: `leg` holds `call` and takes part in `to` from now on.
+
+    MediaError: nothing has changed.
+    """
     from gateway.calls.call import Loan
 
-    await set_hold(call, leg, True)
-    await call.rewire()
+    held = await set_hold(call, leg, True)
+    try:
+        await call.rewire()
+    except MediaError:
+        if held:
+            await set_hold(call, leg, False)
+        raise
     call.lent[leg.id] = Loan(leg, to, leg.role)
     del call.legs[leg.id]
     leg.role = Role.CALLER
@@ -139,7 +147,8 @@ async def _receive(target: Call, legs: Sequence[Leg], holding: set[LegId], muted
                 await set_hold(target, leg, False)
         elif leg.id in holding:
             await set_hold(target, leg, True)
-    target.muted |= muted
+        if leg.id in muted:
+            await set_muted(target, leg, True)
     try:
         await target.admit(*newcomers)
     except MediaError as error:

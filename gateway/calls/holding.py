@@ -35,23 +35,31 @@ async def set_party_hold(call: Call, leg: Leg, by: Leg, held: bool) -> bool:
         return await _change(call, by, Hold(by.id, leg.id), held)
     changed = False
     for hold in [hold for hold in call.holds if hold.of == leg.id]:
-        holder = call.legs.get(hold.by) if hold.by is not None else None
-        changed = await _change(call, holder or by, hold, held) or changed
+        changed = await _change(call, _holder(call, hold) or by, hold, held) or changed
     return changed
+
+
+def _holder(call: Call, hold: Hold) -> Leg | None:
+    if hold.by in call.lent:
+        return call.lent[hold.by].leg
+    return call.legs.get(hold.by) if hold.by is not None else None
 
 
 async def _change(call: Call, holder: Leg, hold: Hold, held: bool) -> bool:
     if held == (hold in call.holds):
         return False
     before = holds_anything(call, holder.id)
+    counts = not call.aloof(holder.id)
     call.holds = call.holds | {hold} if held else call.holds - {hold}
     after = holds_anything(call, holder.id)
     if after and not before:
         call.held_at[holder.id] = call.now()
-        await call.records.held(holder)
+        if counts:
+            await call.records.held(holder)
     elif before and not after:
         call.held_at.pop(holder.id, None)
-        await call.records.resumed(holder)
+        if counts:
+            await call.records.resumed(holder)
     log.info(
         "leg_hold call=%s leg=%s trunk=%s of=%s held=%s",
         call.id, holder.id, holder.trunk.name, hold.of or "call", held,

@@ -127,7 +127,7 @@ class CallRegistry:
             (call.held_at.get(leg.id, 0), call)
             for call in self._calls.values()
             for leg in call.legs.values()
-            if Hold(leg.id) in call.holds and same_agent(leg, identity, number)
+            if Hold(leg.id) in call.holds and same_agent(leg, identity)
         ]
         return max(held, key=lambda one: one[0])[1] if held else None
 

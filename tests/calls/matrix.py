@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from gateway.calls.control import CallControl
 from gateway.calls.control_views import CallView, LegView
 from gateway.model import LegId
-from tests.calls.house import EXPERT, MUSIC_HZ, House
+from tests.calls.house import CUSTOMER, EXPERT, MUSIC_HZ, House
 from tests.peers import tone
 from tests.peers.contact_center_call import CenterCall
 from tests.peers.rtp import RtpPeer
 from tests.peers.teams_call import TeamsCall
 
 AGENT = 'party = "agent"'
+ANN = f'[[agent]]\nlogin = "ann"\nnumbers = ["{CUSTOMER}"]'
+"""The contact-center stand-in's number is this agent's."""
 QUIET = -38.0
 LISTEN = 0.26
 TONES = {"agent": 440.0, "expert": 700.0, "third": 1000.0, "fourth": 1600.0}

@@ -9,7 +9,7 @@ import pytest
 from media.pool import RoomPool
 from tests.calls.conftest import OpenHouse
 from tests.calls.house import House, until
-from tests.calls.matrix import AGENT, THIRD, TONES, Stage, control, everybody, only_call, three, two
+from tests.calls.matrix import AGENT, ANN, THIRD, TONES, Stage, control, everybody, only_call, three, two
 from tests.peers.contact_center import ContactCenter
 from tests.peers.contact_center_call import CenterCall
 from tests.peers.sipwire_ua import Dialog
@@ -67,7 +67,7 @@ async def second_call(h: House, stage: Stage) -> tuple[CenterCall, TeamsCall]:
 @pytest.mark.parametrize("on", ["held call", "consultation"])
 async def test_attended(house: OpenHouse, on: str) -> None:
     """REFER on either of the two legs, naming the other: expert and third remain, in the held call."""
-    async with house(center_extra=AGENT) as h:
+    async with house(center_extra=AGENT, extra=ANN) as h:
         stage, agent, expert = await two(h)
         await agent.hold("sendonly")
         second, third = await second_call(h, stage)

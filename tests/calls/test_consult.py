@@ -14,6 +14,7 @@ from tests.calls.conftest import OpenHouse
 from tests.calls.house import House, until
 from tests.calls.matrix import (
     AGENT,
+    ANN,
     FOURTH,
     THIRD,
     TONES,
@@ -204,7 +205,7 @@ async def test_a_second_call_of_the_agents_phone_is_the_held_calls_consultation(
     house: OpenHouse, rooms: RoomPool
 ) -> None:
     """Facts 4.6: it inherits the interaction; merge makes one conference and one leg too many goes."""
-    async with house(center_extra=AGENT, rooms=rooms) as h:
+    async with house(center_extra=AGENT, extra=ANN, rooms=rooms) as h:
         stage, agent, expert = await two(h)
         await agent.hold("sendonly")
         second = await h.center.call(THIRD, tone=TONES["fourth"])
