@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from gateway.errors import MessageError, SipError
 from gateway.model import PartyType, TrunkKind
@@ -12,6 +13,7 @@ from gateway.sip.transport_flow import Flow
 from gateway.sip.transport_types import TransportKind
 from gateway.trunks.hunting import HuntRule
 from gateway.trunks.identity import Caller, OutgoingInvite, from_header, identity_headers
+from gateway.trunks.relay import ADDRESS
 from gateway.trunks.trunk import Recognition, Trunk, proven
 from gateway.trunks.uris import Incoming, first_address, host_of, sip_uri
 
@@ -138,6 +140,8 @@ class DirectRoutingTrunk(Trunk):
         called = self._number(number)
         shown = self._number(caller.number)
         phone = ("user=phone",)
+        if ADDRESS.search(caller.display):
+            caller = replace(caller, display="")
         headers: tuple[tuple[str, str], ...] = ()
         if caller.withheld:
             headers = identity_headers(caller, shown, host, phone)

@@ -20,8 +20,8 @@ from gateway.sip.message_values import uri_headers
 from gateway.trunks.numbers import NumberPlan, to_e164
 from gateway.trunks.uris import HeaderSource, addresses, host_of, sip_uri, user_of
 
-_ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
-"""An address of the inner network in the free text of an escaped Reason; Teams is not told it."""
+ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+"""An address of the inner network in free text: an escaped Reason, a display name. Teams is not told it."""
 _MICROSOFT = re.compile(
     r"(?:^|\.)pstnhub\.(?:microsoft\.com|gov\.teams\.microsoft\.us|dod\.teams\.microsoft\.us)$"
 )
@@ -50,7 +50,7 @@ def _history(headers: HeaderSource, toward: TrunkKind, host: str, plan: NumberPl
             escaped = uri_headers(uri_text)
             params = ("user=phone",) if user.startswith("+") else ()
             uri_text = sip_uri(user, host, params=params)
-            if escaped and _ADDRESS.search(escaped) is None:
+            if escaped and ADDRESS.search(escaped) is None:
                 uri_text += f"?{escaped}"
         params_text = "".join(
             f";{name}" if value is None else f";{name}={_quoted(value)}"

@@ -95,6 +95,7 @@ def configuration(
     center_extra: str = "",
     teams_extra: str = "",
     media_extra: str = "",
+    tenants: str = f'"{FQDN}"',
     extra: str = "",
 ) -> str:
     """tandem.toml for the stand-ins."""
@@ -134,7 +135,7 @@ peers = ["{center.peer}"]
 name = "teams"
 kind = "direct-routing"
 peers = [{peers}]
-tenants = ["{FQDN}"]
+tenants = [{tenants}]
 allow_from = ["127.0.0.0/8"]
 options_interval = 0.0
 {teams_extra}
@@ -197,7 +198,7 @@ async def open_house(
             await music.prepare(tone_file(folder / "music.wav"), state / "sounds"),
             await music.ringback(state / "sounds"),
         )
-        bay = PatchBay(engine.ng, "127.0.0.1", engine.options)
+        bay = PatchBay(engine.ng, engine.settings.address, engine.options)
         gateway = Telephony(config, journal=journal, bay=bay, sounds=sounds, rooms=rooms)
         house = House(gateway, config, center, teams, journal, engine)
         journal.subscribe(lambda entry: house.events.append(entry.event))
