@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg, LegEdge, LegState
-from gateway.calls.signals import AttemptTimeout, Resolved, RingTimeout
+from gateway.calls.signals import AttemptTimeout, Command, Resolved, RingTimeout
 from gateway.errors import SipError
 from gateway.events import Event, LegAttemptFailed, LegDialled
 from gateway.model import CallId, ReleasedBy, Termination
@@ -27,6 +27,8 @@ from gateway.trunks.reasons import from_response, from_timeout, from_transport
 log = logging.getLogger("tandem.calls")
 
 Headers = Sequence[tuple[str, str]]
+SENT_AFTER = (0.05, 0.5)
+"""Seconds until the INVITE has surely left: at once on an open connection, later on one to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,9 @@ class Dialling:
                 handler=leg.handle,
             )
         )
+        for seconds in SENT_AFTER:
+            # what is remembered of the call has the INVITE in it from then on, so that it can be cancelled
+            leg.timers.append(self._context.clock.call_later(seconds, lambda: leg.post(Command(_nothing))))
         for seconds, silence in ((attempt.silence, True), (attempt.patience, False)):
             timeout = AttemptTimeout(leg, attempt.number, silence)
             leg.timers.append(
@@ -234,3 +239,7 @@ class Dialling:
 
     def _now(self) -> int:
         return int(self._context.clock.wall().timestamp() * 1000)
+
+
+async def _nothing() -> None:
+    """Every signal that was handled has the call remembered."""

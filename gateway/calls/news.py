@@ -48,6 +48,7 @@ class News:
                 if leg.id in call.dialling:
                     dialling, purpose = call.dialling[leg.id]
                     dialling.progress(event)
+                    await call.remembered()
                     await purpose.progress(call, leg, event)
             case Answered():
                 await self._answered(leg, event)
