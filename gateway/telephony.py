@@ -129,6 +129,8 @@ class Telephony:
         await self._close()
 
     async def _close(self) -> None:
+        if self.restorer is not None:
+            await self.restorer.close()
         await self.prober.close()
         await self.agent.close()
         await self.transactions.close()

@@ -7,16 +7,15 @@ mutes and members are data, and `rewire` makes the sound agree with them.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, TypeVar
 
 from gateway.calls.audibility import Hold, MusicPolicy, Supervision, SupervisorMode
+from gateway.calls.call_task import CallEdge as CallEdge
+from gateway.calls.call_task import CallState as CallState
+from gateway.calls.call_task import CallTask, run_command
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Dialling, Order
 from gateway.calls.endings import failure
@@ -41,7 +40,7 @@ from gateway.calls.signals import (
 )
 from gateway.calls.sound import CallSound
 from gateway.clock import TimerHandle
-from gateway.errors import IllegalTransition, SipError, TandemError
+from gateway.errors import SipError
 from gateway.model import (
     CallId,
     InteractionId,
@@ -53,34 +52,9 @@ from gateway.model import (
     new_call_id,
     new_interaction_id,
 )
-from gateway.sip.refer import Referred
-from gateway.sip.session_events import OfferReceived
 from gateway.trunks.reasons import from_timeout
 
 log = logging.getLogger("tandem.calls")
-
-T = TypeVar("T")
-
-
-class CallState(StrEnum):
-    """SETUP: nobody talks yet. ENDED: its row can be made."""
-
-    SETUP = "setup"
-    UP = "up"
-    ENDED = "ended"
-
-
-class CallEdge(StrEnum):
-    TALK = "talk"
-    END = "end"
-
-
-_EDGES: dict[tuple[CallState, CallEdge], CallState] = {
-    (CallState.SETUP, CallEdge.TALK): CallState.UP,
-    (CallState.UP, CallEdge.TALK): CallState.UP,
-    (CallState.SETUP, CallEdge.END): CallState.ENDED,
-    (CallState.UP, CallEdge.END): CallState.ENDED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +66,7 @@ class Loan:
     role: Role
 
 
-class Call:
+class Call(CallTask):
     """One B2BUA call: `start` its task, then `post` signals.
 
     joined:      answered legs that take part, also those that are lent
@@ -115,9 +89,8 @@ class Call:
         known_as: tuple[CallId, InteractionId] | None = None,
     ) -> None:
         """`known_as`: its ids when it is made again after a restart."""
+        super().__init__(context)
         self.id, interaction = known_as or (new_call_id(), new_interaction_id())
-        self.context = context
-        self.state = CallState.SETUP
         self.from_number = self.to_number = ""
         self.started_at = 0
         self.legs: dict[LegId, Leg] = {}
@@ -139,13 +112,9 @@ class Call:
         self._primary = primary
         self.interaction: InteractionId = primary.interaction if primary else interaction
         self._news = News(self, on_refer)
-        self._inbox: asyncio.Queue[Signal] = asyncio.Queue()
         self._on_end = on_end
         self.record, self.now = self.records.write, self.records.now
-        self._kept: set[asyncio.Task[None]] = set()
         self._max_duration: TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._frozen = False
 
     @property
     def primary(self) -> Call | None:
@@ -164,61 +133,6 @@ class Call:
         supervision = self.supervisors.get(leg)
         return supervision is not None and supervision.mode is not SupervisorMode.BARGE
 
-    # ---- life ----
-
-    def post(self, signal: Signal) -> None:
-        """Put a signal into the inbox; after the end it is answered, passed on or dropped."""
-        if self.state is CallState.ENDED:
-            self._refuse(signal)
-        else:
-            self._inbox.put_nowait(signal)
-
-    def start(self, first: Callable[[], Awaitable[None]]) -> None:
-        """Run the call's task, beginning with `first`."""
-        self._task = asyncio.get_running_loop().create_task(self._run(first), name=f"call-{self.id}")
-
-    async def command(self, run: Callable[[], Awaitable[T]]) -> T:
-        """Run something in the call's task, after what is already in its inbox, and give its result.
-
-        Never from another call's task: two that wait for each other would wait for ever.
-        """
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.post(Command(run, done))
-        return await done
-
-    def terminate(self, termination: Termination) -> None:
-        """End the call as soon as its task gets to it."""
-
-        async def over() -> None:
-            await self.end(termination)
-
-        self.post(Command(over))
-
-    async def join(self) -> None:
-        """Wait until the task has ended."""
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self, first: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await self._guarded(first)
-            while self.state is not CallState.ENDED and not self._frozen:
-                self.remember()
-                signal = await self._inbox.get()
-                await self._guarded(lambda signal=signal: self._handle(signal))  # type: ignore[misc]
-        finally:
-            if not self._frozen:
-                await self._clear()
-
-    async def _clear(self) -> None:
-        while not self._inbox.empty():
-            signal = self._inbox.get_nowait()
-            if isinstance(signal, HandedOver):
-                await signal.refuse()
-            else:
-                self._refuse(signal)
-        self._on_end(self)
-
     # ---- restart ----
 
     def remember(self) -> None:
@@ -231,48 +145,19 @@ class Call:
         if self.context.memory is not None and self.state is not CallState.ENDED:
             await self.context.memory.save(self)
 
-    async def freeze(self) -> None:
-        """The gateway goes, the call does not: stop its task after the signal under way. It has ended if it
-        was about to."""
-        with contextlib.suppress(IllegalTransition):
-            await self.command(self._freeze)
-        await self.join()
-
-    async def _freeze(self) -> None:
-        self._frozen = True
+    def halt(self) -> None:
         if self._max_duration is not None:
             self._max_duration.cancel()
         for leg in self.legs.values():
             leg.stop_timers()
         self.sound.freeze()
-        for task in self._kept:
-            task.cancel()
 
     def resume(self, primary: Call | None, left: float) -> None:
         """After a restart, before `start`: `primary` as in the constructor, `left` seconds may it last."""
         self._primary = primary
         self._max_duration = self.context.clock.call_later(max(left, 0.0), lambda: self.post(MaxDuration()))
 
-    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Errors end the call with what they say; nothing leaves the task."""
-        try:
-            await work()
-        except SipError as error:
-            log.warning("call_failed call=%s code=%d cause=%s", self.id, error.code, error.text)
-            await self.end(failure(error))
-        except (TandemError, Exception):
-            log.exception("call_broken call=%s", self.id)
-            await self.end(Termination(Result.FAILED, "internal_error", 500, 41, ReleasedBy.SYSTEM))
-
-    def _refuse(self, signal: Signal) -> None:
-        """A signal that this call has no use for: another call may have got the leg meanwhile."""
-        leg = getattr(signal, "leg", None)
-        if isinstance(leg, Leg) and leg.post != self.post:
-            leg.post(signal)
-        elif isinstance(signal, Command) and signal.done is not None and not signal.done.done():
-            signal.done.set_exception(IllegalTransition("call", CallState.ENDED, "command"))
-        elif isinstance(signal, FromSession) and isinstance(signal.event, OfferReceived | Referred):
-            signal.event.reject(481)
+    # ---- life ----
 
     async def begin(self, from_number: str, to_number: str) -> None:
         """The call exists from here on."""
@@ -419,27 +304,17 @@ class Call:
         if self.context.memory is not None:
             self.context.memory.drop(self)
 
+    def ended(self) -> None:
+        self._on_end(self)
+
     async def rewire(self) -> None:
         """Make the sound agree with members, holds and mutes."""
         if self.state is not CallState.ENDED:
             await self.sound.rewire()
 
-    def keep(self, task: asyncio.Task[None]) -> None:
-        """Let a task live as long as the call, no longer."""
-        self._kept.add(task)
-        task.add_done_callback(self._kept.discard)
-
-    def advance(self, edge: CallEdge) -> None:
-        after = _EDGES.get((self.state, edge))
-        if after is None:
-            raise IllegalTransition("call", self.state, edge)
-        if after is not self.state:
-            log.debug("call_state call=%s from=%s to=%s", self.id, self.state, after)
-        self.state = after
-
     # ---- the inbox ----
 
-    async def _handle(self, signal: Signal) -> None:
+    async def handle(self, signal: Signal) -> None:
         match signal:
             case FromSession(leg, session, event):
                 if leg.session is session and leg.id in self.legs:
@@ -476,20 +351,4 @@ class Call:
                 finally:
                     signal.settled.set()
             case Command(run, done):
-                await _run_command(run, done)
-
-
-async def _run_command(run: Callable[[], Awaitable[Any]], done: asyncio.Future[Any] | None) -> None:
-    """A command's failure belongs to the one who gave it and waits, not to the call."""
-    if done is None:
-        await run()
-        return
-    try:
-        result = await run()
-    except Exception as error:
-        if done.done():
-            raise
-        done.set_exception(error)
-    else:
-        if not done.done():
-            done.set_result(result)
+                await run_command(run, done)

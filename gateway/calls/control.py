@@ -8,51 +8,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from gateway.calls.added_party import AddedParty
 from gateway.calls.audibility import MusicPolicy, Supervision, SupervisorMode
 from gateway.calls.call import Call, CallState
 from gateway.calls.consultation import BACK, complete_transfer, consult, consulting, merge
-from gateway.calls.context import CallContext
+from gateway.calls.control_checks import Checks
+from gateway.calls.control_checks import ControlError as ControlError
 from gateway.calls.control_views import CallView, view_of
 from gateway.calls.control_views import LegView as LegView
 from gateway.calls.dialling import Order
 from gateway.calls.digits import DIGITS
 from gateway.calls.holding import set_hold, set_muted, set_party_hold
 from gateway.calls.leg import Leg, LegState
-from gateway.calls.outgoing import agent_trunk, outgoing
+from gateway.calls.outgoing import agent_trunk
 from gateway.calls.placing import PlacedAgent
-from gateway.calls.registry import CallRegistry
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.signals import HandedOver
 from gateway.calls.transfer import transfer
-from gateway.errors import IllegalTransition, MediaError, SipError, TandemError
-from gateway.model import CallId, LegId, PartyType, ReleasedBy, Result, Role, Termination
+from gateway.errors import MediaError
+from gateway.model import PartyType, ReleasedBy, Result, Role, Termination
 from gateway.trunks.identity import Caller
 
 log = logging.getLogger("tandem.calls")
 
 T = TypeVar("T")
-_SHORTEST_NUMBER, _LONGEST_NUMBER = 1, 64
 
 
-class ControlError(TandemError):
-    """A command that cannot be carried out: 404 nobody there, 409 not now, 422 not with these words.
-
-    reason: one bounded snake_case word; text: the cause, and the cure where there is one
-    """
-
-    def __init__(self, status: Literal[404, 409, 422], reason: str, text: str) -> None:
-        self.status, self.reason, self.text = status, reason, text
-        super().__init__(f"{status} {reason}: {text}")
-
-
-class CallControl:
+class CallControl(Checks):
     """The commands. `call_id` and `leg_id` are ids of `CallView` and `LegView`; all raise ControlError."""
-
-    def __init__(self, context: CallContext, registry: CallRegistry) -> None:
-        self._context, self._registry = context, registry
 
     # ---- looking ----
 
@@ -324,90 +309,6 @@ class CallControl:
 
     # ---- what commands are made of ----
 
-    def _call(self, call_id: str) -> Call:
-        call = self._registry.calls.get(CallId(call_id))
-        if call is None or call.state is CallState.ENDED:
-            raise ControlError(404, "unknown_call", f"there is no call {call_id}")
-        return call
-
-    @staticmethod
-    def _own(call: Call, leg_id: str) -> Leg:
-        """A leg that is in this call's hands."""
-        if LegId(leg_id) in call.lent:
-            raise ControlError(409, "in_consultation", "the participant is away in a consultation")
-        leg = call.legs.get(LegId(leg_id))
-        if leg is None:
-            raise ControlError(404, "unknown_leg", f"there is no participant {leg_id} in the call")
-        return leg
-
-    def _present(self, call: Call, leg_id: str) -> Leg:
-        """A participant who has been answered."""
-        leg = self._own(call, leg_id)
-        if leg.id not in call.joined or leg.id in call.away:
-            raise ControlError(409, "wrong_state", f"the participant is {leg.state}, not in the conversation")
-        return leg
-
-    def _host(self, call: Call, by: str | None) -> Leg:
-        self._needs_up(call)
-        if by is not None:
-            return self._present(call, by)
-        present = [call.legs[leg] for leg in sorted(call.parties) if leg in call.legs]
-        agents = [leg for leg in present if leg.identity.party is PartyType.AGENT]
-        return next(iter(agents or present))
-
-    @staticmethod
-    def _needs_up(call: Call) -> None:
-        if call.state is not CallState.UP:
-            raise ControlError(409, "wrong_state", "nobody talks in this call yet")
-
-    def _needs_room(self, call: Call) -> None:
-        if self._context.rooms is None:
-            raise ControlError(409, "no_rooms", "this gateway runs no conference rooms")
-        self._needs_up(call)
-
-    def _consultation(self, call: Call) -> Call | None:
-        others = self._registry.calls.values()
-        return next((c for c in others if c.primary is call and c.state is not CallState.ENDED), None)
-
-    def _pair(self, call_id: str) -> tuple[Call, Call]:
-        """The held call and its consultation, whichever of the two was named."""
-        call = self._call(call_id)
-        if call.primary is not None:
-            return call.primary, call
-        consultation = self._consultation(call)
-        if consultation is None:
-            raise ControlError(409, "no_consultation", "the call has no consultation")
-        return call, consultation
-
-    def _agent(self, agent: str) -> tuple[str, str]:
-        """Number and login of an agent given by either."""
-        for known in self._context.config.agents:
-            if known.login == agent:
-                if not known.numbers:
-                    raise ControlError(409, "no_number", f"agent {agent} has no number in the configuration")
-                return known.numbers[0], agent
-        if not any(character.isdigit() for character in agent):
-            raise ControlError(404, "unknown_agent", f"there is no agent {agent}")
-        _check_number(agent)
-        return agent, self._context.directory.agents.get(agent, "")
-
-    def _way(
-        self,
-        call: Call,
-        number: str,
-        by: Leg,
-        trunk: str,
-        *,
-        caller: str | None = None,
-        role: Role = Role.PARTICIPANT,
-    ) -> tuple[Leg, Order]:
-        _check_number(number)
-        who = by.number if caller is None else caller
-        try:
-            return outgoing(self._context, call, number, by=by, caller=who, trunk=trunk, role=role)
-        except SipError as error:
-            raise ControlError(422, "no_way", error.text) from error
-
     async def _change(
         self, call_id: str, leg_id: str, change: Callable[[Call, Leg], Awaitable[bool]]
     ) -> None:
@@ -420,30 +321,11 @@ class CallControl:
 
         await self._in(call, run)
 
-    async def _in(self, call: Call, run: Callable[[], Awaitable[T]]) -> T:
-        """Run it in the call's task; what goes wrong there is said in a ControlError's words."""
-        try:
-            return await call.command(run)
-        except ControlError:
-            raise
-        except IllegalTransition as error:
-            raise ControlError(404, "unknown_call", "the call has ended") from error
-        except SipError as error:
-            log.warning("command_failed call=%s cause=%s", call.id, error)
-            raise ControlError(409, "failed", error.text) from error
-
     def _view(self, call: Call) -> CallView:
         return view_of(call, self._consultation(call))
 
     async def _viewed(self, call: Call) -> CallView:
         return self._view(call)
-
-
-def _check_number(number: str) -> None:
-    """422 for what cannot be dialled: control characters and URI syntax stay out of a Request-URI."""
-    allowed = set("0123456789+*#ABCDabcdefghijklmnopqrstuvwxyzEFGHIJKLMNOPQRSTUVWXYZ-._")
-    if not _SHORTEST_NUMBER <= len(number) <= _LONGEST_NUMBER or not set(number) <= allowed:
-        raise ControlError(422, "bad_number", "a number is 1 to 64 of digits, letters, + * # - . _")
 
 
 def _ended(reason: str, by: ReleasedBy, *, up: bool) -> Termination:
