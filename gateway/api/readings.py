@@ -72,6 +72,10 @@ def sink_readings(sinks: Iterable[SinkStatus]) -> Iterator[Reading]:
         yield Reading("tandem_sink_failures", sink.failures, "Tries that failed.", "counter", labels)
 
 
+def stream_readings(readers: int) -> Iterator[Reading]:
+    yield Reading("tandem_event_readers", readers, "WebSockets on the event stream.")
+
+
 def media_readings(up: bool, restarts: int, anchors: int) -> Iterator[Reading]:
     yield Reading("tandem_rtpengine_up", up, "1 while rtpengine answers.")
     yield Reading("tandem_rtpengine_restarts", restarts, "Times it had been away and came back.", "counter")
