@@ -1,0 +1,45 @@
+"""The integration account: the application that an administrator registered in Entra ID."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Account:
+    """tenant, client_id, object_id: GUIDs; secret_expires: last day of the secret, None = not told."""
+
+    tenant: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    object_id: str = ""
+    secret_expires: date | None = None
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "tenant": self.tenant,
+            "client_id": self.client_id,
+            "client_secret": self.client_secret,
+            "object_id": self.object_id,
+            "secret_expires": self.secret_expires.isoformat() if self.secret_expires else None,
+        }
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Account:
+        expires = document["secret_expires"]
+        return cls(
+            document["tenant"],
+            document["client_id"],
+            document["client_secret"],
+            document["object_id"],
+            date.fromisoformat(expires) if expires else None,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells two accounts apart without showing the secret."""
+        text = "\n".join((self.tenant, self.client_id, self.client_secret))
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,134 @@
+"""What this room remembers: sealed JSON documents by shelf and key, in the gateway's database.
+
+Account, users, token caches, subscriptions, notifications not yet worked off, busy sync: few, small, and all
+of them confidential, so they are one table of sealed documents and not a schema.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from sqlalchemy import Column, Engine, LargeBinary, MetaData, String, Table, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.cdr import tables
+from gateway.teams.errors import StoreFault
+from gateway.teams.vault import Vault
+
+T = TypeVar("T")
+Document = dict[str, Any]
+
+
+class Shelf(StrEnum):
+    ACCOUNT = "account"
+    USER = "user"
+    TOKENS = "tokens"
+    CERTIFICATE = "certificate"
+    SUBSCRIPTION = "subscription"
+    INBOX = "inbox"
+    SYNC = "sync"
+    FAVOURITE = "favourite"
+
+
+metadata = MetaData()
+documents = Table(
+    "teams_document",
+    metadata,
+    Column("shelf", String(32), primary_key=True),
+    Column("key", String(300), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+
+class Store:
+    """All use of the database is in one thread of its own. Every method may raise StoreFault."""
+
+    def __init__(self, url: str, vault: Vault) -> None:
+        self._url, self._vault = url, vault
+        self._engine: Engine | None = None
+        self._thread = ThreadPoolExecutor(1, "teams-store")
+
+    async def open(self) -> None:
+        await self._run(self._open)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._dispose)
+        self._thread.shutdown()
+
+    async def put(self, shelf: Shelf, key: str, document: Document) -> None:
+        await self.put_many(shelf, {key: document})
+
+    async def put_many(self, shelf: Shelf, found: dict[str, Document]) -> None:
+        """All of them or none, in one transaction."""
+        await self._run(lambda: self._put(shelf, found))
+
+    async def get(self, shelf: Shelf, key: str) -> Document | None:
+        return (await self._run(lambda: self._select(shelf, key))).get(key)
+
+    async def all(self, shelf: Shelf) -> dict[str, Document]:
+        """By key, in the keys' order."""
+        return await self._run(lambda: self._select(shelf, None))
+
+    async def remove(self, shelf: Shelf, *keys: str) -> None:
+        if keys:
+            await self._run(lambda: self._delete(shelf, keys))
+
+    async def clear(self, *shelves: Shelf) -> None:
+        await self._run(lambda: self._clear(shelves))
+
+    async def _run(self, job: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreFault(f"the database cannot be used: {type(error).__name__}") from None
+
+    def _open(self) -> None:
+        self._vault.open()
+        self._engine = tables.make(self._url)
+        metadata.create_all(self._engine)
+
+    def _dispose(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @property
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise StoreFault("the store is not open")
+        return self._engine
+
+    def _put(self, shelf: Shelf, found: dict[str, Document]) -> None:
+        rows = [
+            {"shelf": shelf.value, "key": key, "sealed": self._vault.seal(json.dumps(document).encode())}
+            for key, document in found.items()
+        ]
+        with self._opened.begin() as connection:
+            for row in rows:
+                here = (documents.c.shelf == row["shelf"]) & (documents.c.key == row["key"])
+                connection.execute(delete(documents).where(here))
+            if rows:
+                connection.execute(insert(documents), rows)
+
+    def _select(self, shelf: Shelf, key: str | None) -> dict[str, Document]:
+        wanted = select(documents.c.key, documents.c.sealed).where(documents.c.shelf == shelf.value)
+        if key is not None:
+            wanted = wanted.where(documents.c.key == key)
+        with self._opened.connect() as connection:
+            rows = connection.execute(wanted.order_by(documents.c.key)).all()
+        return {row.key: json.loads(self._vault.unseal(row.sealed)) for row in rows}
+
+    def _delete(self, shelf: Shelf, keys: tuple[str, ...]) -> None:
+        with self._opened.begin() as connection:
+            here = (documents.c.shelf == shelf.value) & documents.c.key.in_(keys)
+            connection.execute(delete(documents).where(here))
+
+    def _clear(self, shelves: tuple[Shelf, ...]) -> None:
+        names = [shelf.value for shelf in shelves]
+        with self._opened.begin() as connection:
+            connection.execute(delete(documents).where(documents.c.shelf.in_(names)))
