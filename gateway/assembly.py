@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.agents.part import AgentsPart
 from gateway.api.call_detail_routes import call_detail_operation
 from gateway.api.call_metrics import CallMetrics
 from gateway.api.control_routes import control_operations
@@ -18,6 +19,7 @@ from gateway.api.readings import (
     registry_readings,
     room_readings,
     sink_readings,
+    stream_readings,
     transaction_readings,
     transport_readings,
     trunk_readings,
@@ -36,6 +38,7 @@ from gateway.cdr.sinks import JsonLinesSink, Sink
 from gateway.cdr.sinks_sql import SqlSink
 from gateway.cdr.sinks_webhook import WebhookSink
 from gateway.config_models import Config
+from gateway.desk import agent_readings, open_desk
 from gateway.parts import EnginePart, JournalPart, RecorderPart, RecoveryPart, RoomsPart
 from gateway.state_dir import Note, StateDir
 from gateway.telephony import Telephony
@@ -59,6 +62,7 @@ class Gateway:
     engine: Engine
     http: HttpApi
     metrics: Metrics
+    agents: AgentsPart
 
 
 def assemble(
@@ -88,7 +92,11 @@ def assemble(
     http.add_token("this machine", note.token)
     http.add_routes(trunk_routes(lambda: telephony.trunks.status(telephony.context.clock.now())))
     streams, reports = EventStreams(journal), Reports(config.database_url)
-    http.add_routes(control_operations(CallControl(telephony.context, telephony.calls)))
+    control = CallControl(telephony.context, telephony.calls)
+    http.add_routes(control_operations(control))
+    agents = AgentsPart(config, journal, lambda: recorder.states.values())
+    agents.roster.changed.append(telephony.know_agents)
+    open_desk(config, agents, control, journal, http)
     http.add_routes([streams.operation(), call_detail_operation(reports)])
     http.on_stopping(streams.close)
     http.on_stopping(reports.close)
@@ -97,6 +105,7 @@ def assemble(
             state,
             JournalPart(journal, config.journal_dir),
             RecorderPart(recorder),
+            agents,
             EnginePart(engine),
             RecoveryPart(restorer, store),
             RoomsPart(rooms),
@@ -118,12 +127,14 @@ def assemble(
     metrics.add("transactions", lambda: transaction_readings(transactions.counters, transactions.active))
     metrics.add("journal", lambda: journal_readings(journal))
     metrics.add("sinks", lambda: sink_readings(recorder.sinks))
+    metrics.add("events", lambda: stream_readings(streams.readers))
     metrics.add("media", lambda: media_readings(engine.up, engine.restarts, len(bay.anchors)))
+    metrics.add("agents", lambda: agent_readings(agents))
     metrics.add("rooms", lambda: room_readings(rooms))
     metrics.add("trunks", lambda: trunk_readings(telephony.trunks.status(telephony.context.clock.now())))
     for histogram in (figures.ringing, figures.duration, figures.mos):
         metrics.add_histogram(histogram)
-    return Gateway(app, telephony, journal, recorder, engine, http, metrics)
+    return Gateway(app, telephony, journal, recorder, engine, http, metrics, agents)
 
 
 async def prepare_sounds(config: Config) -> Sounds:

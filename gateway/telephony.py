@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from gateway.calls.context import CallContext, Sounds
 from gateway.calls.registry import CallRegistry
 from gateway.calls.watch import MediaWatch
 from gateway.clock import LoopClock
-from gateway.config_models import Config
+from gateway.config_models import Agent, Config
 from gateway.errors import MessageError, SipError
 from gateway.sip.message import Request, make_response
 from gateway.sip.profile import Profile
@@ -107,6 +108,11 @@ class Telephony:
         if self.restorer is not None:
             await self.restorer.resume()
         self.watch.start()
+
+    def know_agents(self, agents: Sequence[Agent]) -> None:
+        """These are the agents from now on; calls that are up keep who they found."""
+        self._config = self.context.config = self._config.model_copy(update={"agents": tuple(agents)})
+        self.context.directory = self.trunks.directory(self._config)
 
     def drain(self) -> None:
         """Take no new calls; those that are up go on."""

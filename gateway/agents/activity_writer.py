@@ -70,7 +70,8 @@ class ActivityWriter:
         self._unsubscribe()
         if self._task is None:
             return
-        await self.settled(seconds)
+        if not self.fault:
+            await self.settled(seconds)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None

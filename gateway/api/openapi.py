@@ -16,7 +16,7 @@ from gateway.api.operation import Answer, Asked, Operation, adapter
 from gateway.api.problems import ProblemDocument
 
 _REFERENCE = "#/components/schemas/{model}"
-_TOKEN = "token"
+_TOKEN, _SESSION = "token", "session"
 _Mode = Literal["validation", "serialization"]
 
 DESCRIPTION = f"""\
@@ -67,7 +67,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(one.tag for one in operations)],
-        "security": [{_TOKEN: []}],
+        "security": [{_TOKEN: []}, {_SESSION: []}],
         "paths": paths,
         "components": {
             "schemas": schemas.definitions,
@@ -76,7 +76,14 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": 'a secret of [http] tokens; with access = "read" commands get 403',
-                }
+                },
+                _SESSION: {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "tandem_session",
+                    "description": "of somebody who signed in (over TLS its name begins with __Host-); "
+                    "a change needs the header X-CSRF-Token as well, with `csrf` of /api/v1/me",
+                },
             },
         },
     }

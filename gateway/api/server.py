@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from gateway.api.auth import BearerTokens
 from gateway.api.house_routes import Status, house_operations
@@ -21,6 +22,8 @@ log = logging.getLogger("tandem.api")
 MAX_BODY = 256 * 1024
 _SERVER = "Tandem"
 _HANDLER_GRACE = 3.0
+
+Guard = Callable[[Middleware, Iterable[web.AbstractRouteDef]], Middleware]
 
 
 class _Connection(web.RequestHandler):
@@ -66,6 +69,7 @@ class HttpApi:
             *house_operations(status, metrics),
             openapi_operation(lambda: self._routes),
         ]
+        self._guard: Guard | None = None
         self._stopping: list[Callable[[], Awaitable[None]]] = []
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -83,6 +87,10 @@ class HttpApi:
         """One more that may use the control API; before `start`."""
         self._tokens[name] = secret
 
+    def admit_people(self, guard: Guard) -> None:
+        """`guard` stands before all routes, and hands those who come with a token to the one for tokens."""
+        self._guard = guard
+
     def on_stopping(self, close: Callable[[], Awaitable[None]]) -> None:
         """`close` is called when the server stops, to end what would not end by itself."""
         self._stopping.append(close)
@@ -96,8 +104,11 @@ class HttpApi:
         return str(host), int(port)
 
     async def start(self) -> None:
+        guard: Middleware = BearerTokens(self._tokens, self._readers).middleware
+        if self._guard is not None:
+            guard = self._guard(guard, self._routes)
         app = web.Application(
-            middlewares=[problems, BearerTokens(self._tokens, self._readers).middleware],
+            middlewares=[problems, guard],
             client_max_size=MAX_BODY,
             logger=log,
         )

@@ -1,0 +1,88 @@
+"""What each role may do: one table, by the operation's name. What is not in it is for administrators.
+
+It holds for people, who come with a session. Programs come with a token of [http], which allows everything or
+reading (`gateway.api.auth`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from gateway.agents.people import UserRole
+
+
+class Own(Enum):
+    """How a request tells that it concerns nobody but the agent who makes it."""
+
+    CALL = auto()
+    """He has a leg in the call of the path."""
+    LOGIN = auto()
+    """The path's login is his."""
+    QUERY = auto()
+    """The query asks for `agent`, and that is he."""
+    BODY = auto()
+    """The body's `agent` is he."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """least: who may do it to anybody; own: how an agent below that may do it to himself, None = not at all.
+
+    not_own: keys that such an agent's body must not have
+    """
+
+    least: UserRole
+    own: Own | None = None
+    not_own: frozenset[str] = frozenset()
+
+
+_EVERYBODY = Rule(UserRole.AGENT)
+_SUPERVISOR = Rule(UserRole.SUPERVISOR)
+_ADMINISTRATOR = Rule(UserRole.ADMINISTRATOR)
+_OWN_CALL = Rule(UserRole.SUPERVISOR, Own.CALL)
+
+ACCESS: dict[str, Rule] = {
+    # the person himself
+    "me": _EVERYBODY,
+    "signOut": _EVERYBODY,
+    "myEvents": _EVERYBODY,
+    # agents
+    "listAgents": _SUPERVISOR,
+    "showAgentState": Rule(UserRole.SUPERVISOR, Own.LOGIN),
+    "setAgentState": Rule(UserRole.SUPERVISOR, Own.LOGIN),
+    "putAgent": _ADMINISTRATOR,
+    "removeAgent": _ADMINISTRATOR,
+    "agentActivity": Rule(UserRole.SUPERVISOR, Own.QUERY),
+    "desk": _SUPERVISOR,
+    "deskEvents": _SUPERVISOR,
+    "audit": _ADMINISTRATOR,
+    # calls
+    "listCalls": Rule(UserRole.SUPERVISOR, Own.QUERY),
+    "placeCall": Rule(UserRole.SUPERVISOR, Own.BODY),
+    "showCall": _OWN_CALL,
+    "changeCall": _OWN_CALL,
+    "endCall": _OWN_CALL,
+    "addLeg": _OWN_CALL,
+    "showLeg": _OWN_CALL,
+    "changeLeg": Rule(UserRole.SUPERVISOR, Own.CALL, frozenset({"supervision"})),
+    "removeLeg": _OWN_CALL,
+    "hangUpLeg": _OWN_CALL,
+    "answerLeg": _OWN_CALL,
+    "sendDigits": _OWN_CALL,
+    "consult": _OWN_CALL,
+    "transfer": _OWN_CALL,
+    "supervise": _SUPERVISOR,
+    "mergeConsultation": _OWN_CALL,
+    "completeTransfer": _OWN_CALL,
+    "endConsultation": _OWN_CALL,
+    # what happened, and the house
+    "callDetail": Rule(UserRole.SUPERVISOR, Own.QUERY),
+    "events": _SUPERVISOR,
+    "listTrunks": _SUPERVISOR,
+}
+
+
+def rule_of(operation: str) -> Rule:
+    """The rule of an operation; "" or a name that the table lacks is for administrators."""
+    return ACCESS.get(operation, _ADMINISTRATOR)
