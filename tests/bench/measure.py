@@ -16,8 +16,10 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of a group of processes: processor seconds so far, bytes resident, bytes resident by fair share of
-    what is shared (PSS)."""
+    """Of a group of processes: processor seconds so far, bytes resident, bytes resident by fair share (PSS).
+
+    The fair share also moves when others who share our libraries come and go: differences of it are noisy.
+    """
 
     cpu: float = 0.0
     rss: int = 0
