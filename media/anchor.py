@@ -47,7 +47,10 @@ class Anchor:
 
     codec, telephone_event: what is spoken with the party, once that is agreed
     remote: the party's last description; described_at: when it came, wall-clock seconds
+    renumbers: digits may have any number inside, rtpengine gives them the party's (a browser)
     """
+
+    renumbers = False
 
     def __init__(self, bay: PatchBay, leg: LegId, policy: MediaPolicy, *, srtp: bool) -> None:
         self.leg = leg

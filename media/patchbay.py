@@ -15,6 +15,7 @@ from media.anchor import Anchor as Anchor
 from media.engine_leg import EngineOptions
 from media.engine_sdp import Target, crossing
 from media.rtpengine import NgClient
+from media.webrtc_leg import BrowserAnchor
 
 log = logging.getLogger("tandem.media")
 
@@ -68,7 +69,9 @@ class PatchBay:
         self, leg: LegId, media: MediaPolicy, codecs: Sequence[Codec], telephone_event: int | None
     ) -> tuple[Anchor, bytes]:
         """Anchor a party that we call: its anchor and our offer. `accept_answer` follows."""
-        anchor = Anchor(self, leg, media, srtp=media.srtp)
+        anchor = (
+            BrowserAnchor(self, leg, media) if media.webrtc else Anchor(self, leg, media, srtp=media.srtp)
+        )
         self.anchors[leg] = anchor
         try:
             offer = await anchor.start_with_offer(codecs, telephone_event)
@@ -93,6 +96,10 @@ class PatchBay:
         if a.codec is None or b.codec is None:
             raise MediaRejected("a leg without an agreed codec cannot be bridged")
         event, other = a.telephone_event, b.telephone_event
+        if a.renumbers and other is not None:
+            event = other
+        elif b.renumbers and event is not None:
+            other = event
         numbers = None if event is None or other is None or event == other else crossing(event, other)
         inside = event if event is not None else other
         await a.connect(Target(b.inside_port, a.codec, inside, numbers), after_music=after_music)

@@ -27,6 +27,7 @@ class MediaPolicy:
     only_inactive: the peer understands no direction but sendrecv and inactive (Direct Routing, T20)
     rtcp_mux:      offer it (RFC 5761); an offer that has it is always answered with it
     ipv6:          the trunk's media is IPv6 (else IPv4); the other family is refused
+    webrtc:        the party is a browser: we offer, with DTLS-SRTP and ICE, and nothing else here counts
     """
 
     srtp: bool = False
@@ -36,6 +37,7 @@ class MediaPolicy:
     only_inactive: bool = False
     rtcp_mux: bool = False
     ipv6: bool = False
+    webrtc: bool = False
 
 
 def direct_routing_policy(codecs: Sequence[Codec] = ALL_CODECS) -> MediaPolicy:
