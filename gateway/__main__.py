@@ -55,6 +55,10 @@ def _dispatch(options: argparse.Namespace, path: Path) -> ExitCode:
             from gateway.command_calls import call
 
             return call(path, options)
+        case "account":
+            from gateway.command_account import account
+
+            return account(path, options)
         case "cdr":
             from gateway.command_cdr import Filters, cdr
 
@@ -114,8 +118,31 @@ def _parser() -> argparse.ArgumentParser:
     cdr.add_argument("--trunk", default="", metavar="NAME")
     cdr.add_argument("--interaction", default="", metavar="ID", help="global interaction id")
     cdr.add_argument("--limit", type=_number, default=100, metavar="N", help="0 = all; default 100")
+    _add_account(commands, common, listing)
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _add_account(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    listing: argparse.ArgumentParser,
+) -> None:
+    account = commands.add_parser("account", help="accounts of people who sign in")
+    actions = account.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", parents=[common, listing], help="all of them")
+    for name, text in (
+        ("add", "a new one; its password comes on standard input"),
+        ("password", "another password, on standard input"),
+        ("disable", "it is signed out at once and cannot sign in"),
+        ("enable", "it can again"),
+        ("sign-out", "end the person's sessions, wherever"),
+    ):
+        action = actions.add_parser(name, parents=[common], help=text)
+        action.add_argument("login", metavar="LOGIN")
+        if name == "add":
+            action.add_argument("--role", required=True, choices=("agent", "supervisor", "administrator"))
+            action.add_argument("--name", default="", help="as others see it; default: the login")
 
 
 def _time(text: str) -> object:

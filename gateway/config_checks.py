@@ -7,6 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from gateway.config_lines import KeyPath
 from gateway.config_models import PORTS_PER_CALL, Config, Route
@@ -301,6 +302,13 @@ def _sign_in(config: Config) -> Iterator[Problem]:
             ("sign_in", "entra"),
             "sign-in with Entra ID needs public_url",
             "the address that people type; Entra sends them back to it",
+        )
+    public = urlsplit(sign_in.public_url or "")
+    if sign_in.entra and public.scheme == "http" and public.hostname != "localhost":
+        yield Problem(
+            ("sign_in", "public_url"),
+            "Entra sends people back to https addresses only",
+            "put a TLS proxy before [http] and write its https address",
         )
     if sign_in.idle_timeout > sign_in.longest:
         yield Problem(("sign_in", "idle_timeout"), "idle_timeout is above longest", "lower it")

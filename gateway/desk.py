@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from gateway.agents.part import AgentsPart
 from gateway.api.agent_routes import agent_operations
@@ -40,6 +42,8 @@ def open_desk(
     http.add_routes(agent_operations(part.agents, part.database, part.audit))
     http.admit_people(door.middleware)
     http.on_stopping(desk.close)
+    if entra is not None:
+        http.on_stopping(partial(asyncio.to_thread, entra.close))
     return door
 
 

@@ -3,7 +3,7 @@
     GET /sign-in                  which of the two there is
     POST /sign-in                 login and password -> a session's cookie
     GET /sign-in/entra            off to Entra, and back to
-    GET /sign-in/entra/callback   which opens a session and leads to the desktop
+    POST /sign-in/entra/callback  which opens a session and leads to the desktop
     DELETE /api/v1/me/session     signs out
 
 Every way in begins a new session, so a cookie that somebody planted is worth nothing afterwards.
@@ -113,11 +113,11 @@ class SignIn:
                 answers=(Answer(302, "To Entra's page", headers={"Location": "there"}),),
             ),
             Operation(
-                method="GET", path=f"{PATH}/entra/callback", name="signInEntraCallback", tag="sign-in",
+                method="POST", path=f"{PATH}/entra/callback", name="signInEntraCallback", tag="sign-in",
                 token=False, summary="Where Entra sends the browser back to", handler=self._from_entra,
-                head=False, errors=frozenset({404, 429}),
+                errors=frozenset({404, 429}),
                 answers=(
-                    Answer(302, "To the desktop; `?refused=` and a word when there is no session",
+                    Answer(303, "To the desktop; `?refused=` and a word when there is no session",
                            headers={"Location": "there"}),
                 ),
             ),
@@ -214,9 +214,10 @@ class SignIn:
         while len(self._flows) > _MOST_FLOWS:
             self._flows.popitem(last=False)
         response = web.Response(status=302, headers={"Location": flow.url})
+        # Entra's page posts the answer from another site, so the cookie must be one for other sites too.
         response.set_cookie(
-            _FLOW_COOKIE, key, path=PATH, max_age=int(_FLOW_SECONDS), httponly=True, samesite="Lax",
-            secure=self._door.secure(request),
+            _FLOW_COOKIE, key, path=PATH, max_age=int(_FLOW_SECONDS), httponly=True, samesite="None",
+            secure=True,
         )  # fmt: skip
         return response
 
@@ -229,10 +230,12 @@ class SignIn:
         await self._limit(remote)
         flow = self._flows.pop(request.cookies.get(_FLOW_COOKIE, ""), None)
         fresh = flow is not None and self._now() - flow.began < _FLOW_SECONDS
-        if flow is None or not fresh or not _same(request.query.get("state", ""), flow.flow.state):
+        form = await request.post()
+        answer = {name: value for name, value in form.items() if isinstance(value, str)}
+        if flow is None or not fresh or not _same(answer.get("state", ""), flow.flow.state):
             return await self._refused(request, "expired", "no such sign-in is under way")
         try:
-            identity = await entra.finish(flow.flow, {name: request.query[name] for name in request.query})
+            identity = await entra.finish(flow.flow, answer)
         except EntraRefused as error:
             return await self._refused(request, error.reason, str(error))
         except EntraUnavailable as error:
@@ -241,17 +244,21 @@ class SignIn:
         if person is None:
             who = identity.user_principal_name or identity.oid
             return await self._refused(request, "unknown_here", f"{who} is no agent and has no role")
-        response = web.Response(status=302, headers={"Location": "/"})
-        response.del_cookie(_FLOW_COOKIE, path=PATH)
+        response = web.Response(status=303, headers={"Location": "/"})
+        self._drop_flow(response)
         return await self._open(request, person, response)
 
     async def _refused(self, request: web.Request, reason: str, text: str) -> web.Response:
         remote = self._door.remote(request)
         self._by_address.failed(remote)
         await self._door.audit.record("", "sign_in", remote=remote, result="failed", detail=f"entra {text}")
-        response = web.Response(status=302, headers={"Location": f"/?refused={reason}"})
-        response.del_cookie(_FLOW_COOKIE, path=PATH)
+        response = web.Response(status=303, headers={"Location": f"/?refused={reason}"})
+        self._drop_flow(response)
         return response
+
+    @staticmethod
+    def _drop_flow(response: web.StreamResponse) -> None:
+        response.del_cookie(_FLOW_COOKIE, path=PATH, httponly=True, samesite="None", secure=True)
 
     def _person(self, identity: EntraIdentity) -> Person | None:
         """An agent by `teams_user`; more than an agent by an app role. None for anybody else."""

@@ -112,10 +112,9 @@ class EntraSignIn:
 
     def _begin(self) -> EntraFlow:
         try:
-            # Our cookie must come back with the answer, so the browser brings it by GET: a POST from
-            # another site would come without it.
+            # form_post keeps the code out of addresses, histories and logs (RFC 9700 4.3.1).
             flow: dict[str, Any] = self._client(msal.TokenCache()).initiate_auth_code_flow(
-                self._scopes, redirect_uri=self._redirect_uri, response_mode="query"
+                self._scopes, redirect_uri=self._redirect_uri, response_mode="form_post"
             )
         except (requests.RequestException, ValueError) as error:
             raise EntraUnavailable(f"no sign-in page: {type(error).__name__}") from error

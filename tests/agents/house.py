@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 from argon2 import PasswordHasher
+from yarl import URL
 
 from gateway.agents.accounts import Accounts
 from gateway.agents.part import AgentsPart
@@ -116,7 +117,7 @@ class House:
     @contextlib.asynccontextmanager
     async def browser(self, login: str = "") -> AsyncIterator[Browser]:
         """Signed in when `login` names an account."""
-        jar = aiohttp.CookieJar(unsafe=True)
+        jar = aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=URL(self.base))
         async with aiohttp.ClientSession(cookie_jar=jar) as session:
             browser = Browser(session, self.base)
             if login:
