@@ -103,10 +103,12 @@ class Telephony:
             [Endpoint.parse(text) for text in self._config.sip.listen]
         )
         self.trunks.bind(self.endpoints)
+        if self.restorer is not None:
+            self.restorer.absorb(self.transactions)
         self.context.directory = self.trunks.directory(self._config)
         await self.prober.start()
         if self.restorer is not None:
-            await self.restorer.resume()
+            self.restorer.resume()
         self.watch.start()
 
     def know_agents(self, agents: Sequence[Agent]) -> None:

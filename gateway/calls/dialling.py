@@ -27,7 +27,7 @@ from gateway.trunks.reasons import from_response, from_timeout, from_transport
 log = logging.getLogger("tandem.calls")
 
 Headers = Sequence[tuple[str, str]]
-SENT_AFTER = (0.05, 0.5)
+SENT_AFTER = (0.01, 0.05, 0.5)
 """Seconds until the INVITE has surely left: at once on an open connection, later on one to be made."""
 
 

@@ -65,7 +65,7 @@ class FirstCallee:
         call.ringback.discard(caller.id)
         if caller.state is not LegState.INCOMING:
             return
-        await caller.answer(leg.codec)
+        await caller.answer(leg.codec, call.remembered)
         await call.records.answered(caller)
         await call.admit(caller, leg)
 

@@ -7,7 +7,7 @@ News go up into the inbox of the call it belongs to at the moment; commands come
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 from gateway.calls.routing import PartyIdentity
@@ -73,6 +73,7 @@ class Leg:
     number: the far party's number, "" when nobody knows it
     early:  its party hears what we patch although it has not answered or been answered yet
     held:   its party has put the call on hold by its description
+    answering: our description in the 2xx to its INVITE, until the ACK
     refusal: our final response if it is our own judgement of the party's INVITE, not news of another leg
     """
 
@@ -99,6 +100,7 @@ class Leg:
         self.session: Session | None = None
         self.early = False
         self.held = False
+        self.answering = b""
         self.correlation = ""
         self.refusal: SipAnswer | None = None
         self.timers: list[TimerHandle] = []
@@ -171,11 +173,19 @@ class Leg:
             self.early = True
         return True
 
-    async def answer(self, codec: Codec | None) -> None:
-        """Answer the caller, in `codec` where it can speak it (otherwise the bridge converts)."""
+    async def answer(
+        self, codec: Codec | None, remembered: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Answer the caller, in `codec` where it can speak it (otherwise the bridge converts).
+
+        `remembered` writes down, before it is done, that we do (`answering`).
+        """
         assert self.session is not None
         sdp = self._offer if self._offer is not None else await self.anchor.answer(self._usable(codec))
         self.advance(LegEdge.ANSWER)
+        self.answering = sdp
+        if remembered is not None:
+            await remembered()
         self.session.accept(sdp)
 
     def _usable(self, codec: Codec | None) -> Codec | None:
@@ -185,6 +195,7 @@ class Leg:
 
     async def confirmed(self, sdp: bytes | None) -> None:
         """The ACK came, with the answer where the offer was ours. SipError: the leg is of no use."""
+        self.answering = b""
         if self._offer is None:
             return
         self._offer = None

@@ -39,15 +39,16 @@ VERSION = 1
 def capture(call: Call) -> dict[str, Any]:
     """The call as it stands, ready for JSON; SRTP keys are in it."""
     room = call.sound.room
+    joined = call.joined | _joining(call)
     return {
         "version": VERSION,
         "interaction": call.interaction,
         "from": call.from_number,
         "to": call.to_number,
         "started_at": call.started_at,
-        "up": call.state is CallState.UP,
+        "up": call.state is CallState.UP or len(joined) > 1,
         "primary": call.primary.id if call.primary is not None else None,
-        "joined": sorted(call.joined),
+        "joined": sorted(joined),
         "away": sorted(call.away),
         "muted": sorted(call.muted),
         "holds": [[hold.by, hold.of] for hold in call.holds],
@@ -62,9 +63,18 @@ def capture(call: Call) -> dict[str, Any]:
     }
 
 
+def _joining(call: Call) -> set[LegId]:
+    """Legs of a call that is just being answered: when the caller is told, everybody is a member."""
+    up = {leg.id for leg in call.legs.values() if leg.state is LegState.UP}
+    answering = any(leg.answering for leg in call.legs.values())
+    return up - call.away if call.state is CallState.SETUP and answering else set()
+
+
 def _leg(leg: Leg) -> dict[str, Any]:
     session = leg.session
-    talking = session is not None and session.state in TALKING and not leg.offering
+    talking = session is not None and (session.state in TALKING or bool(leg.answering)) and not leg.offering
+    if session is not None and talking and session.over:
+        talking = False
     return {
         "id": leg.id,
         "trunk": leg.trunk.name,
@@ -76,10 +86,17 @@ def _leg(leg: Leg) -> dict[str, Any]:
         "host": leg.host,
         "held": leg.held,
         "correlation": leg.correlation,
-        "session": session.snapshot() if session is not None and talking else None,
-        "invite": orphans.record(session) if session is not None and not talking else None,
+        "session": session.snapshot(leg.answering or None) if session is not None and talking else None,
+        "invite": _invite(session, leg.answering if talking else None) if session is not None else None,
         "anchor": anchor_state.capture(leg.anchor) if leg.anchored and leg.anchor.established else None,
     }
+
+
+def _invite(session: Session, answer: bytes | None) -> dict[str, Any] | None:
+    """What is owed to an INVITE; `answer` None: it is to be ended, b"": nothing is owed any more."""
+    if answer is None:
+        return orphans.record(session)
+    return orphans.record_answer(session, answer) if answer else None
 
 
 # ---- reading ----
@@ -92,6 +109,7 @@ class Remembered:
     cut:     legs that were being set up, or whose dialog or trunk is gone: to be ended in the call
     invites: what to tell the peers of those (`orphans.tell`)
     room:    snapshot of its conference, None when it had none
+    doubtful: legs that the journal has on hold and the record has not, or the other way round: ask them
     links:   the record; `link` resolves what it says of other calls once all are there
     """
 
@@ -99,6 +117,7 @@ class Remembered:
     cut: list[Leg] = field(default_factory=list)
     invites: list[dict[str, Any]] = field(default_factory=list)
     room: dict[str, Any] | None = None
+    doubtful: set[LegId] = field(default_factory=set)
     links: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -129,6 +148,12 @@ def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: T
         if leg in here
     }
     call.holds = _holds(record["holds"], told, here)
+    recorded = {by for by, _ in record["holds"]}
+    holding = {hold.by for hold in call.holds}
+    for leg in call.legs.values():
+        if (leg.id in recorded) != (leg.id in holding):
+            leg.held = leg.id in holding
+            found.doubtful.add(leg.id)
     return found
 
 

@@ -1,9 +1,10 @@
 """After a restart: the calls of the last gateway go on, and those it was setting up are ended with a row.
 
-Two steps. `restore`, before the listeners open, makes every call, dialog and anchor again, so that the first
-request of a peer finds its dialog. `resume`, when they are open, starts the calls' tasks: each compares its
-legs with rtpengine, takes its room over, and asks every peer by a refresh whether it still has the dialog,
-because what was said in the last moments is in no record: a peer that has hung up answers 481.
+`restore`, before the listeners open, makes every call, dialog and anchor again, so that the first request of
+a peer finds its dialog. `absorb`, in the moment they are open, answers what was left unanswered. `resume`
+starts the calls' tasks: each compares its legs with rtpengine, takes its room over, and asks every peer by a
+refresh whether it still has the dialog, because what was said in the last moments is in no record: a peer
+that has hung up answers 481.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from gateway.errors import MediaError, SipError
 from gateway.events import LegTransferred
 from gateway.model import CallId, InteractionId, ReleasedBy, Result, Termination
 from gateway.sip import orphans
+from gateway.sip.sdp import Direction
+from gateway.sip.transaction import TransactionLayer
 from gateway.sip.transport import TransportLayer
 from media import anchor_state
 
@@ -36,6 +39,7 @@ log = logging.getLogger("tandem.calls")
 REASON: Final = "gateway_restart"
 AT_ONCE: Final = 20
 """Legs that are compared with rtpengine at the same time."""
+NOTIFY_LIMIT: Final = 4.0
 REFRESH_EVERY: Final = 0.02
 """Seconds between the refreshes of dialogs, so that a thousand of them are no flood."""
 
@@ -60,6 +64,7 @@ class Restorer:
         self._told: dict[CallId, Told] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._refreshed = 0
+        self._telling: set[asyncio.Task[None]] = set()
         context.memory = Memory(store)
 
     async def restore(self) -> None:
@@ -79,20 +84,33 @@ class Restorer:
                 self._found[call_id] = found
         await self._context.bay.end_strangers()
 
-    async def resume(self) -> None:
-        """Go on with them; the listeners are open."""
+    def absorb(self, transactions: TransactionLayer) -> None:
+        """End the INVITEs that were left unanswered; as soon as the listeners are open (`orphans.tell`)."""
+        reason = _cut(answered=False).reason_header
+        for invite in [invite for found in self._found.values() for invite in found.invites]:
+            work = orphans.tell(self._transports, transactions, invite, 503, reason)
+            if work is not None:
+                telling = asyncio.get_running_loop().create_task(work, name="orphan")
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
+
+    def resume(self) -> None:
+        """Go on with the calls; everything they need is there."""
         calls = {call_id: found.call for call_id, found in self._found.items()}
         for call_id, found in self._found.items():
             primary = link(found, calls)
             found.call.resume(primary, self._seconds_left(found.call, self._told[call_id]))
         for found in self._found.values():
             found.call.start(functools.partial(self._pick_up, found))
-        invites = [invite for found in self._found.values() for invite in found.invites]
-        reason = _cut(answered=False).reason_header
-        await asyncio.gather(*(orphans.tell(self._transports, invite, 503, reason) for invite in invites))
         if self._told:
-            log.warning("calls_restored calls=%d cut_off=%d invites=%d",
-                        len(self._found), len(self._told) - len(self._found), len(invites))  # fmt: skip
+            log.warning("calls_restored calls=%d cut_off=%d",
+                        len(self._found), len(self._told) - len(self._found))  # fmt: skip
+
+    async def close(self) -> None:
+        """Stop telling peers of lost INVITEs; the calls are others' business."""
+        for task in self._telling:
+            task.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
 
     # ---- inside ----
 
@@ -126,6 +144,7 @@ class Restorer:
         await call.records.noted(REASON)
         for leg in found.cut:
             await call.drop(leg, _cut(answered=leg.id in call.joined))
+        await self._write_missing(call)
         await self._end_transfers(call)
         legs = [leg for leg in call.legs.values() if leg.state is LegState.UP]
         known = await asyncio.gather(*(self._compare(call, leg) for leg in legs))
@@ -140,9 +159,20 @@ class Restorer:
         log.info("call_restored call=%s legs=%d", call.id, len(legs))
         for leg, there in zip(legs, known, strict=True):
             if there:
-                call.keep(asyncio.get_running_loop().create_task(self._refresh(call, leg), name="refresh"))
+                asking = self._refresh(call, leg, open_end=leg.id in found.doubtful)
+                call.keep(asyncio.get_running_loop().create_task(asking, name="refresh"))
             else:
                 call.post(MediaLost(leg, None))
+
+    async def _write_missing(self, call: Call) -> None:
+        """A call that was being answered may be up by its record, and not yet by the journal."""
+        told = self._told[call.id]
+        for leg in [leg for leg in call.legs.values() if leg.id in call.joined]:
+            if told.legs[leg.id].answered is None:
+                await call.records.answered(leg)
+            if leg.id not in told.members:
+                await call.records.joined(leg)
+                call.answered_at.setdefault(leg.id, call.now())
 
     async def _end_transfers(self, call: Call) -> None:
         """One that was under way has failed: the transferor is a party again."""
@@ -160,6 +190,7 @@ class Restorer:
                         sip_code=503,
                     )
                 )
+                await _tell_transferor(call.legs.get(transfer.leg))
 
     async def _compare(self, call: Call, leg: Leg) -> bool:
         """Whether rtpengine still has the leg, as recorded."""
@@ -172,15 +203,19 @@ class Restorer:
                 return False
         return True
 
-    async def _refresh(self, call: Call, leg: Leg) -> None:
-        """Whether the peer still has the dialog, and holds or not. Beside the inbox: it may take its time."""
+    async def _refresh(self, call: Call, leg: Leg, *, open_end: bool) -> None:
+        """Whether the peer still has the dialog, and holds or not. Beside the inbox: it may take its time.
+
+        open_end: offer both directions whatever was agreed last, so that the answer says what the peer wants
+        """
         self._refreshed += 1
         await asyncio.sleep(self._refreshed * REFRESH_EVERY)
         session, local = leg.session, leg.anchor.local
         if session is None or session.over or local is None:
             return
         try:
-            await leg.anchor.accept_answer(await session.offer(await leg.anchor.local_offer(local.direction)))
+            direction = Direction.SENDRECV if open_end else local.direction
+            await leg.anchor.accept_answer(await session.offer(await leg.anchor.local_offer(direction)))
         except SipError as error:
             # 481 and a mute peer have ended the session, and the call knows; others have their reasons
             log.info("refresh_refused call=%s leg=%s code=%d", call.id, leg.id, error.code)
@@ -190,6 +225,19 @@ class Restorer:
 
     def _now(self) -> int:
         return int(self._context.clock.wall().timestamp() * 1000)
+
+
+async def _tell_transferor(leg: Leg | None) -> None:
+    """The final NOTIFY of a REFER whose subscription died with the last gateway (T18: before any BYE)."""
+    if leg is None or leg.session is None:
+        return
+    headers = [("Event", "refer"), ("Subscription-State", "terminated;reason=noresource")]
+    body = b"SIP/2.0 503 Service Unavailable\r\n"
+    try:
+        async with asyncio.timeout(NOTIFY_LIMIT):
+            await leg.session.send("NOTIFY", headers, body, "message/sipfrag")
+    except (SipError, TimeoutError) as error:
+        log.info("notify_failed leg=%s cause=%s", leg.id, type(error).__name__)
 
 
 async def _hold_as_described(call: Call, leg: Leg) -> None:

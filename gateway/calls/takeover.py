@@ -66,7 +66,7 @@ class Takeover:
     async def _swap(self) -> None:
         call, leg, old = self._call, self.leg, self._old
         others = [call.legs[other] for other in sorted(call.joined) if other != old.id]
-        await leg.answer(others[0].codec if others else None)
+        await leg.answer(others[0].codec if others else None, call.remembered)
         await call.records.answered(leg)
         await call.record(
             LegTransferred(

@@ -1,25 +1,27 @@
 """INVITEs that a dead gateway left unanswered, told off by the next one.
 
-Their transactions died with it, so this is stateless: what we called gets a CANCEL with the branch of the
-INVITE (RFC 3261 9.1); who called us gets the final response, and a BYE, which ends the dialog in case that
-our 2xx had gone out already (any other peer answers it with 481).
+Their transactions died with it. What we called gets a CANCEL with the branch of the INVITE (RFC 3261 9.1);
+who called us gets the final response, and a BYE, which ends the dialog in case that our 2xx had gone out
+already (any other peer answers it with 481).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
-from gateway.errors import MessageError, SipError
-from gateway.sip.dialog import from_request
-from gateway.sip.message import Request, make_request, make_response, new_branch, parse_message, to_bytes
+from gateway.errors import SipError
+from gateway.sip.dialog import Dialog, from_request
+from gateway.sip.message import Request, Response, make_response, new_branch, parse_message, to_bytes
 from gateway.sip.session import Session
 from gateway.sip.session_state import SessionState
+from gateway.sip.transaction import TransactionLayer
 from gateway.sip.transport import TransportLayer
 from gateway.sip.transport_flow import Flow
 from gateway.sip.transport_types import Target, TransportKind
-from gateway.sip.transport_via import datagram_port, reconnect_target
+from gateway.sip.transport_via import reconnect_target
 
 log = logging.getLogger("tandem.sip")
 
@@ -38,6 +40,15 @@ def record(session: Session) -> dict[str, Any] | None:
     return None
 
 
+def record_answer(session: Session, sdp: bytes) -> dict[str, Any] | None:
+    """As `record`, of an INVITE whose 2xx with `sdp` may be on its way or not: it is to be sent again."""
+    flow = session.flow
+    if session.server is None or flow is None:
+        return None
+    found = _record("in", session.server.request, flow, session.dialog.local_tag, session.dialog.contact)
+    return {**found, "answer": to_bytes(session.server.answer(sdp)).decode("latin-1")}
+
+
 def _record(way: str, request: Request, flow: Flow, tag: str, contact: str) -> dict[str, Any]:
     return {
         "way": way,
@@ -50,41 +61,56 @@ def _record(way: str, request: Request, flow: Flow, tag: str, contact: str) -> d
     }
 
 
-async def tell(transports: TransportLayer, found: dict[str, Any], code: int, reason: str) -> None:
-    """End the INVITE of a `record` at its peer. What cannot be told is logged: the peer's timers see to it.
+def tell(
+    transports: TransportLayer,
+    transactions: TransactionLayer,
+    found: Mapping[str, Any],
+    code: int,
+    reason: str,
+) -> Coroutine[Any, Any, None] | None:
+    """End the INVITE of a `record` at its peer, or accept that of a `record_answer`.
 
-    code:   of the final response; reason: a Reason header value for CANCEL, response and BYE
+    What there is to await of it is returned.
+
+    Call it when the listeners are open and before the loop has read from them: a caller that repeats its
+    INVITE by UDP is given the final response and no second call. What cannot be told is logged: the peer's
+    timers see to it.
+
+    code: of the final response; reason: a Reason header value for CANCEL, response and BYE
     """
     try:
         request = parse_message(str(found["request"]).encode("latin-1"))
-        if not isinstance(request, Request):
-            raise ValueError("no request")
         kind = TransportKind(found["kind"])
         address, port = str(found["remote"][0]), int(found["remote"][1])
-        flow = _Gone(kind, (address, port))
+        if not isinstance(request, Request):
+            raise ValueError("no request")
         if found["way"] == "out":
             target = Target(kind, address, port, next(iter(found["names"]), ""))
-            messages = [_cancel(request, reason)]
-        else:
-            target = (
-                reconnect_target(request, flow)
-                if kind.reliable
-                else Target(kind, address, datagram_port(request, flow))
-            )
-            messages = [_final(request, code, found["tag"], reason)]
-        await _send(transports, target, messages)
-        if found["way"] == "in":
-            await _send(transports, target, [_bye(transports, target, request, found, reason)])
-    except (SipError, MessageError, ValueError, KeyError, TypeError, IndexError) as error:
-        log.warning("orphan_not_told kind=%s cause=%s", found.get("kind"), error)
+            return _send(transports, target, _cancel(request, reason))
+        came_by = transports.flow_now(Target(kind, address, port)) if not kind.reliable else None
+        flow = came_by or _Gone(kind, (address, port))
+        invite = transactions.revive(request, flow)
+        if "answer" in found:
+            answer = parse_message(str(found["answer"]).encode("latin-1"))
+            if isinstance(answer, Response):
+                invite.respond(answer)
+            return None
+        invite.respond(make_response(request, code, to_tag=found["tag"], headers=[("Reason", reason)]))
+        dialog = from_request(request, found["tag"], found["contact"])
+        hop = reconnect_target(request, flow) if kind.reliable else Target(kind, address, port)
+        return _send(transports, hop, _bye(transports.sent_by(flow, None), hop, dialog, reason))
+    except (SipError, ValueError, KeyError, TypeError, IndexError) as error:
+        log.warning("orphan_not_told cause=%s", error)
+        return None
 
 
-async def _send(transports: TransportLayer, target: Target, messages: list[bytes]) -> None:
-    for pause in REPEATS[:1] if target.kind.reliable else REPEATS:
-        await asyncio.sleep(pause)
-        flow = await transports.flow(target)
-        for data in messages:
-            flow.send(data)
+async def _send(transports: TransportLayer, target: Target, message: bytes) -> None:
+    try:
+        for pause in REPEATS[:1] if target.kind.reliable else REPEATS:
+            await asyncio.sleep(pause)
+            (await transports.flow(target)).send(message)
+    except SipError as error:
+        log.warning("orphan_not_told peer=%s cause=%s", target.address, error)
 
 
 def _cancel(invite: Request, reason: str) -> bytes:
@@ -99,27 +125,9 @@ def _cancel(invite: Request, reason: str) -> bytes:
     return to_bytes(cancel)
 
 
-def _final(invite: Request, code: int, tag: str, reason: str) -> bytes:
-    return to_bytes(make_response(invite, code, to_tag=tag, headers=[("Reason", reason)]))
-
-
-def _bye(
-    transports: TransportLayer, target: Target, invite: Request, found: dict[str, Any], reason: str
-) -> bytes:
-    dialog = from_request(invite, found["tag"], found["contact"])
-    uri, route = dialog.route()
-    bye = make_request(
-        "BYE",
-        uri,
-        from_=dialog.local_party,
-        to=dialog.remote_party,
-        call_id=dialog.call_id,
-        cseq=1 << 17,  # above what we may have used: a dialog's first CSeq is below 2**15
-        route=route,
-        headers=[("Reason", reason)],
-    )
-    flow = transports.flow_now(target)
-    sent_by = transports.sent_by(flow, None) if flow is not None else "localhost"
+def _bye(sent_by: str, target: Target, dialog: Dialog, reason: str) -> bytes:
+    # above what we may have used: a dialog's first CSeq is below 2**15
+    bye = dialog.request("BYE", 1 << 17, headers=[("Reason", reason)])
     via = f"SIP/2.0/{target.kind.value.upper()} {sent_by};branch={new_branch()};rport"
     bye.headers.setlist("Via", [via])
     return to_bytes(bye)

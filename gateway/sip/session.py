@@ -8,6 +8,7 @@ state.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -423,15 +424,28 @@ class Session:
 
     # -- for a restart
 
-    def snapshot(self) -> dict[str, Any]:
-        """What UserAgent.restore needs, JSON-ready, without credentials; only for an established session."""
-        if self.state not in TALKING:
+    def snapshot(self, accepting: bytes | None = None) -> dict[str, Any]:
+        """What UserAgent.restore needs, JSON-ready, without credentials; only for an established session.
+
+        accepting: our description in the 2xx that is sent next; the session is recorded as it is afterwards
+        """
+        dialog = self.dialog
+        if accepting is not None and self.state is SessionState.INCOMING and self.server is not None:
+            dialog = dataclasses.replace(
+                dialog,
+                confirmed=True,
+                timer=self.server.granted,
+                local_sdp=accepting,
+                remote_sdp=self.remote_offer or b"",
+                refreshed_at=self.clock.wall().timestamp(),
+            )
+        elif self.state not in TALKING:
             raise IllegalTransition("session", self.state, "snapshot")
         flow = self.link.flow
         return {
             "version": 1,
             "id": self.id,
-            "dialog": self.dialog.to_record(),
+            "dialog": dialog.to_record(),
             "profile": self.profile.to_record(),
             "kind": self.link.kind.value,
             "remote": list(flow.remote) if flow is not None and not flow.reliable else None,

@@ -113,6 +113,15 @@ class InviteServer:
         else:
             self._accept(sdp, headers)
 
+    def answer(self, sdp: bytes) -> Response:
+        """The 2xx as `accept` sends it, for the record of a session that is about to be accepted."""
+        return self._response(200, None, sdp, (), list(self._timer_headers))
+
+    @property
+    def granted(self) -> SessionTimer:
+        """The session timer that the 2xx grants."""
+        return self._granted
+
     def reject(self, code: int, phrase: str | None, headers: Headers) -> None:
         session = self._session
         self._stop()

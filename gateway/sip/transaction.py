@@ -207,6 +207,17 @@ class TransactionLayer:
             if transaction.state in (State.TRYING, State.PROCEEDING):
                 transaction.respond(make_response(request, 500, to_tag=transaction.local_tag))
 
+    def revive(self, invite: Request, flow: Flow) -> ServerTransaction:
+        """The transaction of an INVITE that an earlier process took and left unanswered; it waits for a final
+        response. A retransmission finds it and makes no second call.
+        """
+        key = _server_key(invite, invite.top_via, "INVITE")
+        transaction = InviteServerTransaction(self, invite, key, flow, None)
+        self._servers[key] = transaction
+        self.counters["server"] += 1
+        transaction.begin()
+        return transaction
+
     def _cancel(self, transaction: ServerTransaction, via: ViaValue) -> None:
         cancel = transaction.request
         invite = self._servers.get(_server_key(cancel, via, "INVITE"))
