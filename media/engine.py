@@ -256,6 +256,7 @@ class Engine:
         """Ping at the interval; bring back what died; tell when rtpengine had been away."""
         missed = 0
         while True:
+            answers = self.ng.answers
             died = await self._next_look()
             if died:
                 self.up = False
@@ -266,6 +267,11 @@ class Engine:
                 if not self.up:
                     self._back()
                 self.up, missed = True, 0
+                continue
+            if self.ng.answers != answers:
+                # late with its answers, but at work: killing it would cost every call
+                log.warning("engine_slow address=%s:%d", *self.ng.address)
+                missed = 0
                 continue
             missed += 1
             if self.up:

@@ -100,6 +100,7 @@ class NgClient(asyncio.DatagramProtocol):
         self.address = ("", 0)
         self.commands = 0
         self.retries = 0
+        self.answers = 0
 
     async def connect(self, address: tuple[str, int]) -> None:
         """Point at `address` (host, port of its listen-ng); nothing is sent yet. Again: another address."""
@@ -163,6 +164,7 @@ class NgClient(asyncio.DatagramProtocol):
             self._transport = None
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self.answers += 1
         cookie, _, body = data.partition(b" ")
         future = self._pending.get(cookie)
         if future is not None and not future.done():
