@@ -159,24 +159,24 @@ class Call(CallTask):
 
     # ---- life ----
 
-    async def begin(self, from_number: str, to_number: str) -> None:
+    def begin(self, from_number: str, to_number: str) -> None:
         """The call exists from here on."""
         self.from_number, self.to_number, self.started_at = from_number, to_number, self.records.now()
         of = self._primary.id if self._primary is not None else None
-        await self.records.started(self.interaction, from_number, to_number, of)
+        self.records.started(self.interaction, from_number, to_number, of)
 
-    async def add_leg(self, leg: Leg) -> None:
+    def add_leg(self, leg: Leg) -> None:
         """Book a leg; it need not have been answered."""
         self.legs[leg.id] = leg
         leg.post = self.post
-        await self.records.created(leg)
+        self.records.created(leg)
 
     # ---- what purposes and commands are made of ----
 
     async def dial(self, leg: Leg, order: Order, purpose: Purpose, *, like: Leg | None = None) -> None:
         """Call a leg's party; `purpose` hears how it goes. `like`: whose codecs to offer first."""
-        await self.add_leg(leg)
-        dialling = Dialling(self.context, self.id, leg, order, self.records.write)
+        self.add_leg(leg)
+        dialling = dialling_of(self.context, self.id, leg, order, self.records.write)
         self.dialling[leg.id] = (dialling, purpose)
         try:
             over = await dialling.start(like)

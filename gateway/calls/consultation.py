@@ -60,8 +60,8 @@ async def consult(call: Call, other: Call, agent: Leg, target: Leg, order: Order
     """
 
     async def first() -> None:
-        await other.begin(agent.number, target.number)
-        await other.add_leg(agent)
+        other.begin(agent.number, target.number)
+        other.add_leg(agent)
         await other.records.answered(agent)
         await other.sit_down(agent)
         await other.dial(target, order, SecondParty(agent), like=agent)

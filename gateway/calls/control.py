@@ -77,7 +77,7 @@ class CallControl(Checks):
             raise
 
         async def first() -> None:
-            await call.begin(leg.number, target.number)
+            call.begin(leg.number, target.number)
             await call.dial(leg, Order(leg.number, Caller(target.number)), PlacedAgent(target, order))
 
         call.start(first)

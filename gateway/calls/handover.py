@@ -138,7 +138,7 @@ async def _receive(target: Call, legs: Sequence[Leg], holding: set[LegId], muted
     newcomers = [leg for leg in legs if leg.id not in target.lent]
     for leg in newcomers:
         leg.role = Role.PARTICIPANT
-        await target.add_leg(leg)
+        target.add_leg(leg)
         await target.records.answered(leg)
     for leg in legs:
         if leg not in newcomers:

@@ -44,8 +44,8 @@ class Incoming:
         called = leg.trunk.e164(dialled)
         leg.take_session(self._session)
         call.legs[leg.id] = leg
-        await call.begin(self._who.number, called)
-        await call.add_leg(leg)
+        call.begin(self._who.number, called)
+        call.add_leg(leg)
         try:
             await leg.take_call()
         except SipError as error:

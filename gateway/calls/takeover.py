@@ -52,7 +52,7 @@ class Takeover:
             # its call is held and waits for this very leg; 491 lets the peer try again after the consultation
             self._session.reject(491)
             return
-        await call.add_leg(leg)
+        call.add_leg(leg)
         try:
             await leg.take_call()
         except SipError as error:
@@ -66,6 +66,7 @@ class Takeover:
     async def _swap(self) -> None:
         call, leg, old = self._call, self.leg, self._old
         others = [call.legs[other] for other in sorted(call.joined) if other != old.id]
+        await call.records.flush()
         await leg.answer(others[0].codec if others else None, call.remembered)
         await call.records.answered(leg)
         await call.record(
