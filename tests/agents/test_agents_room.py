@@ -19,6 +19,7 @@ from gateway.cdr.segments import Disk
 from gateway.config_models import Agent
 from gateway.errors import JournalError
 from tests.agents.house import House, open_house
+from tests.support.clock import FakeClock
 from tests.support.waiting import until
 
 READY, NOT_READY, BUSY = AgentState.READY, AgentState.NOT_READY, AgentState.BUSY
@@ -283,3 +284,20 @@ async def test_pages_of_the_report_neither_repeat_nor_miss(tmp_path: Path) -> No
         for bad in (ActivityQuery(cursor="x"), ActivityQuery(limit=0)):
             with pytest.raises(ActivityQueryError):
                 await activity_page(house.part.database, bad)
+
+
+async def test_a_long_state_has_rows_before_it_ends(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with open_house(tmp_path, clock=clock) as house:
+        clock.advance(60)
+        await house.part.agents.set_state("anna", READY, by="anna")
+        clock.advance(30 * 60)
+        shown = [(f"{row.start_time:%H:%M}", row.activity, row.duration) for row in await rows(house)]
+        assert sorted(shown) == [
+            ("00:01", "LOGIN", 0), ("00:01", "READY", 14 * 60), ("00:15", "READY", 15 * 60)
+        ]  # fmt: skip
+        clock.advance(60)
+        await house.part.agents.set_state("anna", OUT, by="anna")
+        found = await rows(house)
+        ready = [row.duration for row in found if row.activity is ActivityName.READY]
+        assert ready == [14 * 60, 15 * 60, 2 * 60]
