@@ -25,7 +25,10 @@ from gateway.events import (
 from gateway.model import CallId, InteractionId, LegId, Role
 
 SUPERVISION = "supervision"
-"""`Noted.what` that makes its leg a supervisor's."""
+"""`Noted.what` that makes its leg a supervisor's, from then to its LegEnded.
+
+One who listens or whispers never gets LegJoined; one who goes from barging in to listening gets LegLeft.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,9 @@ class CallTracker:
             del self._calls[event.call]
             return left
         elif isinstance(event, LegLeft | LegEnded):
+            leg = call.legs.get(event.leg)
+            if isinstance(event, LegLeft) and leg is not None and leg.supervision:
+                return []
             found = self._left(event, call, event.leg)
             if isinstance(event, LegEnded):
                 call.legs.pop(event.leg, None)
@@ -159,17 +165,21 @@ class CallTracker:
 
 def _changed(event: LegJoined | LegHeld | LegResumed | Noted, leg: _Leg) -> list[Joined | Left]:
     match event:
-        case Noted() if event.what == SUPERVISION:
+        case Noted() if event.what == SUPERVISION and leg.joined is None:
             leg.supervision = True
+            return _join(event, leg)
         case LegJoined() if leg.joined is None:
-            leg.joined = event.at
-            if leg.login:
-                return [Joined(leg.login, event.call, event.at, leg.supervision)]
+            return _join(event, leg)
         case LegHeld() if leg.held is None:
             leg.held = event.at
         case LegResumed():
             _resume(leg, event.at)
     return []
+
+
+def _join(event: Event, leg: _Leg) -> list[Joined | Left]:
+    leg.joined = event.at
+    return [Joined(leg.login, event.call, event.at, leg.supervision)] if leg.login else []
 
 
 def _resume(leg: _Leg, at: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,14 +109,21 @@ def test_a_hold_still_open_at_the_end_closes_there() -> None:
     assert left.ended.holds == ((5000, 20_000),)
 
 
-def test_listening_to_somebody_elses_call_is_supervision() -> None:
+@pytest.mark.parametrize("joins", [False, True])
+def test_a_supervisor_supervises_until_his_leg_ends_whatever_the_mode(joins: bool) -> None:
     events = call_of_anna()
-    events.insert(5, Noted(call=CALL, at=2500, what="supervision", leg=ANNA, detail={"mode": "listen"}))
+    events.insert(3, Noted(call=CALL, at=2500, what="supervision", leg=ANNA, detail={"mode": "listen"}))
+    if not joins:
+        # Who only listens is no member for the records.
+        events = [e for e in events if not (isinstance(e, LegJoined | LegLeft) and e.leg == ANNA)]
+    else:
+        # He barged in, and then went back to listening.
+        events.insert(9, LegLeft(call=CALL, at=6000, leg=ANNA))
     joined, left = told(CallTracker(), events)
-    assert isinstance(joined, Joined)
-    assert joined.supervision
+    assert joined == Joined("anna", CALL, 2500, supervision=True)
     assert isinstance(left, Left)
     assert left.ended.supervision
+    assert (left.ended.joined, left.ended.at) == (2500, 20_000)
 
 
 def test_with_another_call_left_the_agent_is_still_calling() -> None:
