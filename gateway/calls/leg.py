@@ -260,8 +260,12 @@ class Leg:
         first = [old.codec] if old.codec is not None else []
         event = old.telephone_event or TELEPHONE_EVENT
         await old.close()
-        self._anchor, offer = await self._bay.offer_side(self.id, media, codecs_to_offer(first, media), event)
-        await self._anchor.accept_answer(await self.session.offer(offer))
+        anchor, offer = await self._bay.offer_side(self.id, media, codecs_to_offer(first, media), event)
+        if self.state is LegState.ENDED:
+            await anchor.close()
+            return
+        self._anchor = anchor
+        await anchor.accept_answer(await self.session.offer(offer))
 
     def advance(self, edge: LegEdge) -> None:
         after = _EDGES.get((self.state, edge))

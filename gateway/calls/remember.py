@@ -9,24 +9,24 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.calls.audibility import Hold, MusicPolicy, Supervision, SupervisorMode
 from gateway.calls.call import Call, CallState, Loan
 from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg, LegState
+from gateway.calls.outgoing import agent_trunk
+from gateway.calls.page_leg import BROWSER, PageTrunk
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.call_state import CallState as Told
 from gateway.model import CallId, LegId, PartyType, Role
 from gateway.sip import orphans
 from gateway.sip.profile import Profile
+from gateway.sip.session import Session
 from gateway.sip.session_state import TALKING
 from gateway.trunks.trunk import SipTrunk
 from media import anchor_state
-
-if TYPE_CHECKING:
-    from gateway.sip.session import Session
 
 log = logging.getLogger("tandem.calls")
 
@@ -71,7 +71,9 @@ def _joining(call: Call) -> set[LegId]:
 
 
 def _leg(leg: Leg) -> dict[str, Any]:
-    session = leg.session
+    # a browser's leg has no dialog that could be found again
+    session = leg.session if isinstance(leg.session, Session) else None
+    media = leg.anchored and leg.anchor.established and not isinstance(leg.trunk, PageTrunk)
     talking = session is not None and (session.state in TALKING or bool(leg.answering)) and not leg.offering
     if session is not None and talking and session.over:
         talking = False
@@ -88,7 +90,7 @@ def _leg(leg: Leg) -> dict[str, Any]:
         "correlation": leg.correlation,
         "session": session.snapshot(leg.answering or None) if session is not None and talking else None,
         "invite": _invite(session, leg.answering if talking else None) if session is not None else None,
-        "anchor": anchor_state.capture(leg.anchor) if leg.anchored and leg.anchor.established else None,
+        "anchor": anchor_state.capture(leg.anchor) if media else None,
     }
 
 
@@ -171,7 +173,8 @@ def _holds(recorded: list[list[str | None]], told: Told, here: set[LegId] | set[
 def _rebuild_leg(context: CallContext, found: Remembered, record: Mapping[str, Any]) -> None:
     call = found.call
     try:
-        trunk = context.trunks[str(record["trunk"])]
+        name = str(record["trunk"])
+        trunk = PageTrunk(context.trunks[agent_trunk(context)]) if name == BROWSER else context.trunks[name]
     except KeyError:
         # without its trunk nobody knows how to speak to the peer: its session timer will tell it
         log.warning("leg_not_restored call=%s leg=%s trunk=%s cause=no_such_trunk",

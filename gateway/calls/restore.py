@@ -30,6 +30,7 @@ from gateway.events import LegTransferred
 from gateway.model import CallId, InteractionId, ReleasedBy, Result, Termination
 from gateway.sip import orphans
 from gateway.sip.sdp import Direction
+from gateway.sip.session import Session
 from gateway.sip.transaction import TransactionLayer
 from gateway.sip.transport import TransportLayer
 from media import anchor_state
@@ -124,7 +125,7 @@ class Restorer:
         for leg in call.legs.values():
             if leg.anchored:
                 self._context.bay.forget(leg.anchor)
-            if leg.session is not None:
+            if isinstance(leg.session, Session):
                 leg.session.abandon()
                 self._context.agent.forget(leg.session)
         self._calls.unknown_call(call)
@@ -229,7 +230,7 @@ class Restorer:
 
 async def _tell_transferor(leg: Leg | None) -> None:
     """The final NOTIFY of a REFER whose subscription died with the last gateway (T18: before any BYE)."""
-    if leg is None or leg.session is None:
+    if leg is None or not isinstance(leg.session, Session):
         return
     headers = [("Event", "refer"), ("Subscription-State", "terminated;reason=noresource")]
     body = b"SIP/2.0 503 Service Unavailable\r\n"

@@ -223,4 +223,4 @@ async def test_every_call_goes_on_or_ends_with_one_row(pki: Pki, tmp_path: Path)
         for row in mine:
             assert row["start_time"] <= row["end_time"]
             if story.answered:
-assert row["answer_time"] is not None, row
+                assert row["answer_time"] is not None, row
