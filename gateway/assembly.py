@@ -12,6 +12,7 @@ from gateway.api.call_metrics import CallMetrics
 from gateway.api.control_routes import control_operations
 from gateway.api.event_routes import EventStreams
 from gateway.api.metrics import Metrics
+from gateway.api.phone_routes import PhoneRoutes
 from gateway.api.readings import (
     app_readings,
     journal_readings,
@@ -98,6 +99,9 @@ def assemble(
     agents.roster.changed.append(telephony.know_agents)
     open_desk(config, agents, control, journal, http)
     http.add_routes([streams.operation(), call_detail_operation(reports)])
+    phone = PhoneRoutes(telephony.context.phones, readers=readers)
+    http.add_routes([phone.operation()])
+    http.on_stopping(phone.close)
     http.on_stopping(streams.close)
     http.on_stopping(reports.close)
     app = App(
@@ -130,6 +134,7 @@ def assemble(
     metrics.add("events", lambda: stream_readings(streams.readers))
     metrics.add("media", lambda: media_readings(engine.up, engine.restarts, len(bay.anchors)))
     metrics.add("agents", lambda: agent_readings(agents))
+    metrics.add("phone", phone.readings)
     metrics.add("rooms", lambda: room_readings(rooms))
     metrics.add("trunks", lambda: trunk_readings(telephony.trunks.status(telephony.context.clock.now())))
     for histogram in (figures.ringing, figures.duration, figures.mos):

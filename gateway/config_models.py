@@ -234,6 +234,8 @@ class AgentRules(Section):
     """Seconds after an agent's last call before he gets his state back; 0 = at once."""
     team_after_call_work: dict[str, SecondsOrOff] = Field(default_factory=dict)
     """Team -> seconds, where a team's differ."""
+    page_grace: Seconds = 30.0
+    """How long a call waits for a desktop page that is gone: a reload picks it up again."""
 
 
 RoleName = Literal["agent", "supervisor", "administrator"]

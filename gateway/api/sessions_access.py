@@ -47,6 +47,7 @@ ACCESS: dict[str, Rule] = {
     "me": _EVERYBODY,
     "signOut": _EVERYBODY,
     "myEvents": _EVERYBODY,
+    "phone": _EVERYBODY,
     # agents
     "listAgents": _SUPERVISOR,
     "showAgentState": Rule(UserRole.SUPERVISOR, Own.LOGIN),

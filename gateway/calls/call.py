@@ -23,6 +23,7 @@ from gateway.calls.handover import give_back
 from gateway.calls.holding import forget_holds, set_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.news import News
+from gateway.calls.page_leg import dialling_of
 from gateway.calls.purpose import Purpose as Purpose
 from gateway.calls.purpose import ReferHandler as ReferHandler
 from gateway.calls.records import CallRecords

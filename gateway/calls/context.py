@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from gateway.calls.routing import Directory
 from gateway.cdr.journal import Journal
 from gateway.clock import Clock
 from gateway.config_models import Config
+from gateway.phone.phones import Phones
 from gateway.sip.session_ports import ResolverPort
 from gateway.sip.useragent import UserAgent
 from gateway.trunks.probe import Prober
@@ -35,6 +36,7 @@ class CallContext:
 
     rooms:  None without conferences
     memory: what the next gateway will know of the calls; None: a restart ends them
+    phones: the agents' pages
     """
 
     clock: Clock
@@ -49,3 +51,4 @@ class CallContext:
     sounds: Sounds
     rooms: RoomPool | None = None
     memory: Memory | None = None
+    phones: Phones = field(default_factory=Phones)

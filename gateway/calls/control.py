@@ -23,6 +23,7 @@ from gateway.calls.digits import DIGITS
 from gateway.calls.holding import set_hold, set_muted, set_party_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.outgoing import agent_trunk
+from gateway.calls.page_leg import page_leg
 from gateway.calls.placing import PlacedAgent
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.signals import HandedOver
@@ -61,13 +62,14 @@ class CallControl(Checks):
         if refusal:
             raise ControlError(409, refusal, "no new call can be taken now")
         call = self._registry.new_call()
-        leg = Leg(
+        own = through.e164(dialled)
+        leg = page_leg(self._context, name, login, number=own, role=Role.CALLER, post=call.post) or Leg(
             self._context.bay,
             through,
             tenant="",
             role=Role.CALLER,
             identity=PartyIdentity(PartyType.AGENT, login),
-            number=through.e164(dialled),
+            number=own,
             post=call.post,
         )
         try:

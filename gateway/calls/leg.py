@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
+from gateway.calls.leg_session import LegSession
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.signals import FromSession, Signal
 from gateway.clock import TimerHandle
@@ -97,7 +98,7 @@ class Leg:
         self.post = post
         self.host = False
         self.state = LegState.CREATED
-        self.session: Session | None = None
+        self.session: LegSession | None = None
         self.early = False
         self.held = False
         self.answering = b""
@@ -223,12 +224,12 @@ class Leg:
 
     # ---- both ----
 
-    def adopt(self, session: Session) -> None:
+    def adopt(self, session: LegSession) -> None:
         """From now on `session` is this leg's."""
         self.session = session
         session.handler = self.handle
 
-    def handle(self, session: Session, event: SessionEvent) -> None:
+    def handle(self, session: LegSession, event: SessionEvent) -> None:
         """A session's news on their way into the call's inbox."""
         self.post(FromSession(self, session, event))
 

@@ -137,10 +137,13 @@ class News:
 
     async def _ended(self, leg: Leg, event: Ended) -> None:
         leg.correlation = correlation_of(event.request) or leg.correlation
-        if event.by == "remote" and event.request is not None:
-            over = from_bye(event.request.headers.getlist("Reason"), by=ReleasedBy(leg.role.value))
+        if event.by == "remote":
+            reasons = event.request.headers.getlist("Reason") if event.request is not None else ()
+            over = from_bye(reasons, by=ReleasedBy(leg.role.value))
         else:
-            reason = {408: "no_ack_or_refresh", 481: "dialog_lost"}.get(event.code, "session_failed")
+            reason = event.reason or {408: "no_ack_or_refresh", 481: "dialog_lost"}.get(
+                event.code, "session_failed"
+            )
             over = Termination(Result.FAILED, reason, event.code, 41, ReleasedBy.SYSTEM)
         await self._call.leave(leg, over)
 

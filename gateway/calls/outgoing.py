@@ -6,6 +6,7 @@ from gateway.calls.call import Call
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Order
 from gateway.calls.leg import Leg
+from gateway.calls.page_leg import page_leg
 from gateway.calls.routing import Origin, Routed, identify, route_call
 from gateway.errors import SipError
 from gateway.model import PartyType, Role, TrunkKind
@@ -32,12 +33,14 @@ def outgoing(
     """
     name, dialled, tenant = _way(context, number, by, trunk)
     to = context.trunks[name]
-    leg = Leg(
+    identity = identify(name, dialled, context.directory)
+    agents = agent_trunk(context)
+    leg = page_leg(context, agents, identity.login, number=dialled, role=role, post=call.post) or Leg(
         context.bay,
         to,
         tenant=tenant,
         role=role,
-        identity=identify(name, dialled, context.directory),
+        identity=identity,
         number=dialled,
         post=call.post,
     )
@@ -53,7 +56,7 @@ def agent_trunk(context: CallContext) -> str:
 
 def _way(context: CallContext, number: str, by: Leg, trunk: str) -> tuple[str, str, str]:
     """Trunk, number and tenant to call it by."""
-    plan = context.directory.trunks[by.trunk.name].plan
+    plan = context.directory.trunks[by.trunk.routed_as].plan
     if not trunk and to_e164(number, plan) in context.directory.agents:
         trunk = agent_trunk(context)
     if trunk:
@@ -61,7 +64,7 @@ def _way(context: CallContext, number: str, by: Leg, trunk: str) -> tuple[str, s
         if known is None:
             raise SipError(404, f"there is no trunk {trunk}")
         return trunk, context.trunks[trunk].e164(number), known.tenants[0] if known.tenants else ""
-    where = route_call(Origin(by.trunk.name, by.tenant, number), context.directory)
+    where = route_call(Origin(by.trunk.routed_as, by.tenant, number), context.directory)
     if not isinstance(where, Routed):
         raise SipError(where.sip_code, f"no route for {number} from trunk {by.trunk.name}: {where.reason}")
     return where.trunk, where.number, where.tenant

@@ -11,7 +11,7 @@ from gateway.sip.transport_types import Target
 
 if TYPE_CHECKING:
     from gateway.calls.leg import Leg
-    from gateway.sip.session import Session
+    from gateway.calls.leg_session import LegSession
     from gateway.sip.session_events import SessionEvent
 
 
@@ -20,7 +20,7 @@ class FromSession:
     """A session's event; one of a session that the leg has given up for another peer is passed over."""
 
     leg: Leg
-    session: Session
+    session: LegSession
     event: SessionEvent
 
 

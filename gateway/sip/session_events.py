@@ -16,13 +16,16 @@ EndedBy = Literal["remote", "local", "timeout", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A provisional response other than 100; `tag` tells the forks apart ("" when the peer gave none)."""
+    """A provisional response other than 100; `tag` tells the forks apart ("" when the peer gave none).
+
+    response: None of a page, which speaks no SIP
+    """
 
     code: int
     phrase: str
     tag: str
     sdp: bytes | None
-    response: Response
+    response: Response | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,11 @@ class Answered:
     """A 2xx to our INVITE, already acknowledged.
 
     sdp: of the 2xx, else the answer this fork gave in an earlier 18x; None when the peer gave none at all
+    response: None of a page
     """
 
     sdp: bytes | None
-    response: Response
+    response: Response | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,13 @@ class Ended:
     """An established session is over; exactly once, last event. Our own BYE may still be under way.
 
     request: the peer's BYE; code: 200 for a BYE, else what ended it (408 no ACK or no refresh, 481, 500, 504)
+    reason: a word of its own for call detail, "" where the code says it
     """
 
     by: EndedBy
     request: Request | None
     code: int
+    reason: str = ""
 
 
 class OfferPort(Protocol):

@@ -81,7 +81,7 @@ class TrunkStatus:
 
 
 class Trunk(ABC):
-    """Common to all kinds; `settings` is the [[trunk]] table."""
+    """Common to all kinds; `settings` is the [[trunk]] table, `routed_as` the name that routes know it by."""
 
     kind: TrunkKind
     hunt_rule: HuntRule
@@ -90,6 +90,7 @@ class Trunk(ABC):
         self.settings = settings
         self.surface = surface
         self.name = settings.name
+        self.routed_as = settings.name
         self.peers: Mapping[str, Endpoint] = {text: Endpoint.parse(text) for text in settings.peers}
         self.plan = NumberPlan(
             settings.country_code,
