@@ -10,6 +10,8 @@ from gateway.calls.dialling import Order
 from gateway.calls.endings import failure, refusal
 from gateway.calls.first_callee import FirstCallee
 from gateway.calls.leg import Leg
+from gateway.calls.outgoing import agent_trunk
+from gateway.calls.page_leg import page_leg
 from gateway.calls.routing import Routed, identify, origin_of, route_call
 from gateway.errors import SipError
 from gateway.model import Role, Termination
@@ -66,12 +68,20 @@ class Incoming:
     async def _dial(self, where: Routed) -> None:
         call, caller = self._call, self.leg
         trunk = self._context.trunks[where.trunk]
-        callee = Leg(
+        identity = identify(trunk.name, where.number, self._context.directory)
+        callee = page_leg(
+            self._context,
+            agent_trunk(self._context),
+            identity.login,
+            number=where.number,
+            role=Role.CALLEE,
+            post=call.post,
+        ) or Leg(
             self._context.bay,
             trunk,
             tenant=where.tenant,
             role=Role.CALLEE,
-            identity=identify(trunk.name, where.number, self._context.directory),
+            identity=identity,
             number=where.number,
             post=call.post,
         )
