@@ -13,6 +13,7 @@ from gateway.api.metrics import Reading
 from gateway.api.server import HttpApi
 from gateway.api.sessions import Door
 from gateway.api.sign_in import PATH, SignIn
+from gateway.api.web_routes import web_operations
 from gateway.cdr.journal import Journal
 from gateway.clock import Clock, LoopClock
 from gateway.config_models import Config
@@ -40,6 +41,7 @@ def open_desk(
     http.add_routes(SignIn(door, part.accounts, part.roster, entra, now).operations())
     http.add_routes(desk.operations())
     http.add_routes(agent_operations(part.agents, part.database, part.audit))
+    http.add_routes(web_operations())
     http.admit_people(door.middleware)
     http.on_stopping(desk.close)
     if entra is not None:

@@ -1,0 +1,118 @@
+// The agent's own desk: state, new call, active interactions, history.
+
+import { commands } from "./api.js";
+import { callCard, since } from "./call_card.js";
+import { h } from "./dom.js";
+import { isIncoming, legOf, stateText, whoIs } from "./model.js";
+import { moment, span, t } from "./texts.js";
+
+export function deskView(desk) {
+  const { picture, login } = desk;
+  const mine = picture.calls.filter((call) => legOf(call, login));
+  const byId = new Map(picture.calls.map((call) => [call.id, call]));
+  // A consultation is shown in the card of the call that waits for it, wherever that one is visible.
+  const shown = mine.filter((call) => !(call.consultation_of && byId.has(call.consultation_of)));
+  return h(
+    "div",
+    { class: "columns", "data-key": "desk" },
+    h(
+      "section",
+      { class: "interactions", "aria-labelledby": "interactions" },
+      dialForm(desk),
+      h("h2", { id: "interactions" }, t("interactions")),
+      shown.length === 0 && h("p", { class: "empty" }, t("no_interactions")),
+      shown.map((call) => callCard(call, desk, byId.get(call.consultation))),
+    ),
+    history(desk),
+  );
+}
+
+/** The pop that an incoming call is; "" of it when none rings. */
+export function incomingPop(desk) {
+  const call = desk.picture?.calls.find((one) => isIncoming(one, desk.login));
+  if (!call) return null;
+  return h(
+    "div",
+    { class: "pop", role: "alert", "data-key": "pop" },
+    h("strong", {}, t("incoming")),
+    h("span", {}, whoIs(call, desk.login)),
+    h("span", { class: "timer", "aria-hidden": "true", ...since(call.started_at) }),
+  );
+}
+
+export function statePicker(desk) {
+  const agent = desk.picture?.agent;
+  if (!agent) return null;
+  const choose = (event) => {
+    const [state, reason] = JSON.parse(event.target.value);
+    event.target.value = "";
+    void desk.act(commands.chooseState(desk.login, state, reason));
+  };
+  const choice = (state, reason = "") => h("option", { value: JSON.stringify([state, reason]) }, stateText(state, reason));
+  return h(
+    "div",
+    { class: "state" },
+    h(
+      "span",
+      { class: `badge state-${agent.state}`, "data-key": "state", id: "state" },
+      stateText(agent.state, agent.reason),
+      " ",
+      h("span", { class: "timer", ...since(agent.since) }),
+    ),
+    agent.next_state && agent.next_state !== agent.state
+      ? h("span", { class: "next" }, t("then", { state: stateText(agent.next_state, agent.next_reason) }))
+      : null,
+    h(
+      "select",
+      { "aria-label": t("change_state"), "data-key": "picker", onchange: choose },
+      h("option", { value: "", selected: true, disabled: true }, t("change_state")),
+      choice("ready"),
+      choice("not_ready"),
+      desk.me.not_ready_reasons.map((reason) => choice("not_ready", reason)),
+      choice("logged_out"),
+    ),
+  );
+}
+
+function dialForm(desk) {
+  if (!desk.picture.agent) return h("p", { class: "empty" }, t("no_agent"));
+  const call = async (event) => {
+    event.preventDefault();
+    const field = document.getElementById("dial");
+    const number = field.value.replace(/[\s()/-]/g, "");
+    if (number && (await desk.act(commands.place(desk.login, number)))) field.value = "";
+  };
+  return h(
+    "form",
+    { class: "card dial", "data-key": "dial", onsubmit: call },
+    h("label", { for: "dial" }, t("dial_title")),
+    h("input", { id: "dial", type: "tel", autocomplete: "off", placeholder: t("number_hint"), required: true }),
+    h("button", { type: "submit", class: "primary" }, t("dial")),
+  );
+}
+
+function history(desk) {
+  const rows = desk.history;
+  return h(
+    "section",
+    { class: "history", "aria-labelledby": "history" },
+    h("h2", { id: "history" }, t("history")),
+    rows.length === 0
+      ? h("p", { class: "empty" }, t("history_empty"))
+      : h(
+          "ul",
+          { class: "rows" },
+          rows.map((row) =>
+            h(
+              "li",
+              { class: "card row", "data-key": row.id },
+              h("div", {}, h("strong", {}, other(row, desk.login)), h("span", { class: "kind" }, t(row.type))),
+              h("div", { class: "detail" }, h("span", {}, moment(row.start_time)), h("span", {}, t(row.disposition)), h("span", {}, `${t("talk")} ${span(row.talk_time)}`), row.hold_time > 0 && h("span", {}, `${t("held_for")} ${span(row.hold_time)}`)),
+            ),
+          ),
+        ),
+  );
+}
+
+const other = (row, login) =>
+  (row.caller_login_id === login ? row.connected_to_phone || row.original_destination_phone : row.from_phone) || t("withheld");

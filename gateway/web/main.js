@@ -1,0 +1,264 @@
+// The page as a whole: who has signed in, the streams of pictures, and what is drawn when something changes.
+
+import { ask, commands, onSignedOut, useCsrf } from "./api.js";
+import { deskView, incomingPop, statePicker } from "./desk_view.js";
+import { h, morph } from "./dom.js";
+import { changes, isIncoming } from "./model.js";
+import { signInView } from "./sign_in_view.js";
+import { Stream } from "./stream.js";
+import { supervisorView } from "./supervisor_view.js";
+import { language, span, t } from "./texts.js";
+
+const KEPT = "tandem.last_picture";
+const HISTORY_ROWS = 20;
+const AGAIN = 1500;
+
+const desk = {
+  me: null,
+  login: "",
+  ways: null,
+  picture: null,
+  everybody: null,
+  history: [],
+  connected: false,
+  lostAt: null,
+  missed: null,
+  notice: "",
+  view: "desk",
+  panels: new Set(),
+  streams: [],
+  act,
+  say,
+  redraw,
+};
+
+document.documentElement.lang = language;
+
+// ---- drawing ----
+
+function redraw() {
+  const app = document.getElementById("app");
+  const wanted = document.createElement("div");
+  wanted.append(...(desk.me ? [head(), body()] : desk.ways ? [signInView(signInPage())] : []));
+  morph(app, wanted);
+  const ringing = desk.picture?.calls.some((call) => isIncoming(call, desk.login));
+  document.title = `${ringing ? `☎ ${t("incoming")} · ` : ""}${t("product")} ${t("desktop")}`;
+  tick();
+}
+
+function head() {
+  const supervises = desk.me.role !== "agent";
+  const tab = (name, text) =>
+    h("button", { type: "button", "data-key": name, "aria-current": desk.view === name ? "page" : null, onclick: () => show(name) }, text);
+  return h(
+    "header",
+    { class: "top", "data-key": "top" },
+    h("h1", {}, h("span", { class: "brand" }, t("product")), " ", h("span", { class: "wide" }, t("desktop"))),
+    h("span", { class: `link ${desk.connected ? "up" : "down"}`, role: "status" }, desk.connected ? t("connected") : t(desk.lostAt ? "lost" : "connecting")),
+    supervises && h("nav", { "aria-label": t("views") }, tab("desk", t("my_desk")), tab("supervisor", t("supervisor"))),
+    statePicker(desk),
+    h("span", { class: "me" }, desk.me.name || desk.me.login),
+    h("button", { type: "button", "data-key": "log-out", onclick: logOut }, t("log_out")),
+  );
+}
+
+function body() {
+  return h(
+    "main",
+    { "data-key": "main" },
+    incomingPop(desk),
+    desk.notice && h("div", { class: "notice", role: "alert", "data-key": "notice" }, h("span", {}, desk.notice), h("button", { type: "button", class: "small", onclick: () => say("") }, t("dismiss"))),
+    missedPanel(),
+    desk.view === "supervisor" ? desk.everybody && supervisorView(desk) : desk.picture && deskView(desk),
+  );
+}
+
+function missedPanel() {
+  if (!desk.missed) return null;
+  const { seconds, said } = desk.missed;
+  const dismiss = () => {
+    desk.missed = null;
+    redraw();
+  };
+  return h(
+    "section",
+    { class: "missed", role: "status", "data-key": "missed" },
+    h("strong", {}, t("missed_title", { time: span(seconds) })),
+    said.length ? h("ul", {}, said.map((text) => h("li", {}, text))) : h("p", {}, t("missed_nothing")),
+    h("button", { type: "button", class: "small", onclick: dismiss }, t("dismiss")),
+  );
+}
+
+/** Timers run in the page; what they count from is the gateway's. */
+function tick() {
+  for (const node of document.querySelectorAll("[data-since]")) {
+    const at = Number(node.dataset.since);
+    const text = at ? span((Date.now() - at) / 1000) : "";
+    if (node.textContent !== text) node.textContent = text;
+  }
+}
+
+function show(view) {
+  desk.view = view;
+  redraw();
+}
+
+function say(text) {
+  desk.notice = text;
+  redraw();
+}
+
+function announce(said) {
+  if (said.length) document.getElementById("announce").textContent = said.join(". ");
+}
+
+// ---- commands ----
+
+/** True when it worked; what did not is shown. */
+async function act(command) {
+  try {
+    await command;
+    if (desk.notice) say("");
+    return true;
+  } catch (error) {
+    say(explain(error));
+    return false;
+  }
+}
+
+const explain = (error) => (error.status === 0 ? t("not_reached") : t("failed", { text: error.message }));
+
+async function logOut() {
+  if (desk.picture?.agent && desk.picture.agent.state !== "logged_out") {
+    await act(commands.chooseState(desk.login, "logged_out"));
+  }
+  try {
+    await ask("DELETE", "/api/v1/me/session");
+  } catch (error) {
+    if (error.status !== 401) return say(explain(error));
+  }
+  leave("");
+}
+
+// ---- signing in and out ----
+
+function signInPage() {
+  return {
+    ways: desk.ways,
+    notice: desk.notice,
+    signedIn: () => void enter(),
+    fail: (error) => say(explain(error)),
+  };
+}
+
+async function enter() {
+  try {
+    desk.me = await ask("GET", "/api/v1/me");
+  } catch (error) {
+    if (error.status === 401) return askForSignIn(desk.notice);
+    return later(error, enter);
+  }
+  useCsrf(desk.me.csrf);
+  desk.login = desk.me.login;
+  desk.notice = "";
+  desk.view = desk.me.agent || desk.me.role === "agent" ? "desk" : "supervisor";
+  restoreKept();
+  desk.streams = [new Stream("/api/v1/me/events", { picture: mine, connected: linked })];
+  if (desk.me.role !== "agent") desk.streams.push(new Stream("/api/v1/desk/events", { picture: everybody, connected: () => {} }));
+  redraw();
+  void readHistory();
+}
+
+async function askForSignIn(notice = "") {
+  try {
+    desk.ways = await ask("GET", "/sign-in");
+  } catch (error) {
+    return later(error, askForSignIn);
+  }
+  say(notice);
+}
+
+function later(error, again) {
+  desk.notice = explain(error);
+  desk.ways ??= { local: true, entra: false };
+  redraw();
+  setTimeout(again, AGAIN);
+}
+
+function leave(notice) {
+  for (const stream of desk.streams) stream.close();
+  Object.assign(desk, { me: null, login: "", picture: null, everybody: null, history: [], streams: [], connected: false, lostAt: null, missed: null });
+  sessionStorage.removeItem(KEPT);
+  void askForSignIn(notice);
+}
+
+onSignedOut(() => desk.me && leave(t("session_over")));
+
+// ---- pictures ----
+
+function linked(connected) {
+  if (connected === desk.connected) return;
+  desk.connected = connected;
+  if (!connected) desk.lostAt ??= Date.now();
+  redraw();
+  if (!connected) void stillSignedIn();
+}
+
+/** The stream also ends when the session does; then there is nothing to come back to. */
+async function stillSignedIn() {
+  try {
+    await ask("GET", "/api/v1/me");
+  } catch {
+    // 401 was told to onSignedOut; anything else the stream tries again.
+  }
+}
+
+function mine(picture) {
+  const before = desk.picture;
+  desk.picture = picture;
+  const said = before ? changes(before, picture, desk.login) : [];
+  if (desk.lostAt !== null) {
+    desk.missed = { seconds: (Date.now() - desk.lostAt) / 1000, said };
+    desk.lostAt = null;
+  }
+  announce(said);
+  sessionStorage.setItem(KEPT, JSON.stringify({ login: desk.login, at: Date.now(), picture }));
+  if (before?.calls.some((call) => !picture.calls.some((one) => one.id === call.id))) {
+    void readHistory();
+    setTimeout(readHistory, AGAIN);
+  }
+  redraw();
+}
+
+function everybody(picture) {
+  desk.everybody = picture;
+  redraw();
+}
+
+/** A page that was loaded anew says what happened since the one before it. */
+function restoreKept() {
+  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+  if (kept?.login !== desk.login) return;
+  desk.picture = kept.picture;
+}
+
+async function readHistory() {
+  if (!desk.me) return;
+  try {
+    const page = await ask("GET", `/api/v1/call-detail?agent=${encodeURIComponent(desk.login)}&limit=${HISTORY_ROWS}`);
+    desk.history = page.rows;
+  } catch (error) {
+    if (error.status !== 0 && error.status !== 401) desk.notice = explain(error);
+  }
+  redraw();
+}
+
+// ---- begin ----
+
+const refused = new URLSearchParams(location.search).get("refused");
+if (refused) {
+  desk.notice = t("refused", { reason: refused });
+  history.replaceState(null, "", location.pathname);
+}
+setInterval(tick, 1000);
+void enter();

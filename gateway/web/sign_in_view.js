@@ -1,0 +1,41 @@
+// The way in: local accounts, Microsoft Entra ID, or both.
+
+import { ask } from "./api.js";
+import { h } from "./dom.js";
+import { t } from "./texts.js";
+
+/** page: {ways, notice, signedIn(), fail(error)} */
+export function signInView(page) {
+  const submit = async (event) => {
+    event.preventDefault();
+    const form = event.target;
+    try {
+      await ask("POST", "/sign-in", { login: form.elements.login.value.trim(), password: form.elements.password.value });
+    } catch (error) {
+      form.elements.password.value = "";
+      form.elements.password.focus();
+      return page.fail(error);
+    }
+    form.reset();
+    page.signedIn();
+  };
+  const { local, entra } = page.ways;
+  return h(
+    "main",
+    { class: "sign-in", "data-key": "sign-in" },
+    h("h1", {}, h("span", { class: "brand" }, t("product")), " ", t("desktop")),
+    page.notice && h("p", { class: "notice", role: "alert" }, page.notice),
+    local &&
+      h(
+        "form",
+        { class: "card", "data-key": "local", onsubmit: submit },
+        h("label", { for: "login" }, t("login")),
+        h("input", { id: "login", name: "login", autocomplete: "username", autocapitalize: "none", spellcheck: "false", required: true }),
+        h("label", { for: "password" }, t("password")),
+        h("input", { id: "password", name: "password", type: "password", autocomplete: "current-password", required: true }),
+        h("button", { type: "submit", class: "primary" }, t("sign_in")),
+      ),
+    entra && h("a", { class: "button", href: "/sign-in/entra" }, t("sign_in_entra")),
+    !local && !entra && h("p", {}, t("no_way_in")),
+  );
+}
