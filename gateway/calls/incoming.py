@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from gateway.agents.recognition import recognise
 from gateway.calls.call import Call
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Order
@@ -12,14 +13,20 @@ from gateway.calls.first_callee import FirstCallee
 from gateway.calls.leg import Leg
 from gateway.calls.outgoing import agent_trunk
 from gateway.calls.page_leg import page_leg
-from gateway.calls.routing import Routed, identify, origin_of, route_call
+from gateway.calls.routing import PartyIdentity, Routed, identify, origin_of, route_call
 from gateway.errors import SipError
 from gateway.model import Role, Termination
 from gateway.sip.session import Session
-from gateway.trunks.trunk import Recognition
-from gateway.trunks.uris import user_of
+from gateway.trunks.trunk import Recognition, Trunk
+from gateway.trunks.uris import HeaderSource, user_of
 
 log = logging.getLogger("tandem.calls")
+
+
+def caller_identity(context: CallContext, trunk: Trunk, headers: HeaderSource) -> PartyIdentity:
+    """Who calls: by number, or as the trunk's trusted header says."""
+    identity = identify(trunk.name, trunk.caller(headers).number, context.directory)
+    return recognise(identity, trunk.settings.agent_header, headers, context.config.agents)
 
 
 class Incoming:
@@ -29,7 +36,7 @@ class Incoming:
         self._context, self._call, self._session, self._origin = context, call, session, origin
         trunk, request = origin.trunk, session.request
         self._who = trunk.caller(request.headers)
-        identity = identify(trunk.name, self._who.number, context.directory)
+        identity = caller_identity(context, trunk, request.headers)
         self.leg = Leg(
             context.bay,
             trunk,

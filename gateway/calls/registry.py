@@ -11,9 +11,8 @@ from gateway.calls.audibility import Hold
 from gateway.calls.call import Call, CallState
 from gateway.calls.consultation import same_agent
 from gateway.calls.context import CallContext
-from gateway.calls.incoming import Incoming
+from gateway.calls.incoming import Incoming, caller_identity
 from gateway.calls.leg import Leg
-from gateway.calls.routing import identify
 from gateway.calls.signals import Command, MediaLost, NewKey
 from gateway.calls.takeover import Takeover
 from gateway.calls.transfer import Transfers
@@ -121,8 +120,7 @@ class CallRegistry:
         """The call that a calling agent has on hold, the latest of several: this one is its consultation
         (facts/call-detail.md 4.6).
         """
-        number = origin.trunk.caller(session.request.headers).number
-        identity = identify(origin.trunk.name, number, self.context.directory)
+        identity = caller_identity(self.context, origin.trunk, session.request.headers)
         held = [
             (call.held_at.get(leg.id, 0), call)
             for call in self._calls.values()

@@ -48,3 +48,19 @@ async def test_a_teams_user_calls_the_contact_center(house: OpenHouse) -> None:
         await h.quiet()
         [row] = h.rows()
         assert row.caller_party_type == "teams_expert"
+
+
+async def test_a_trusted_header_says_whose_leg_it_is(house: OpenHouse) -> None:
+    agents = '[[agent]]\nlogin = "anna"\nname = "Anna"\nteam = "service"\n'
+    async with house(center_extra='agent_header = "X-Agent-Login"', extra=agents) as h:
+        agent = await h.center.call(EXPERT, headers=[("X-Agent-Login", "anna")])
+        expert = await h.teams.expect_invite()
+        assert expert.invited is not None
+        assert not expert.invited.request.get("X-Agent-Login")
+        await expert.answer()
+        await agent.answered()
+        await agent.bye()
+        await expert.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert (row.caller_party_type, row.caller_login_id) == ("agent", "anna")
