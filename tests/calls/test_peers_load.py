@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import MediaUnavailable
 from gateway.events import CallEnded, Event
 from gateway.sip.transaction_timers import Timers
 from media.engine import Engine, EngineSettings
@@ -146,6 +147,25 @@ async def round_of(h: House, folder: Path, calls: int, **pace: Any) -> None:
         counts = await caller.finished(90)
     assert counts.all_good, counts.errors
     assert counts.successful == calls
+
+
+async def test_a_slow_rtpengine_is_not_taken_for_a_hung_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load pings come back late; as long as anything is answered, it must not be killed."""
+    pid = engine.processes["rtpengine"]
+    pings: list[float] = []
+
+    async def late(waits: object = ()) -> None:
+        pings.append(asyncio.get_running_loop().time())
+        await engine.ng.command("list")
+        raise MediaUnavailable("late")
+
+    monkeypatch.setattr(engine.ng, "ping", late)
+    await until(lambda: len(pings) > 5, "pings")
+    assert engine.processes["rtpengine"] == pid
+    assert engine.up
+    assert engine.restarts == 0
 
 
 async def test_a_thousand_calls_in_a_row_and_a_hundred_at_once_leave_nothing_behind(

@@ -191,13 +191,14 @@ async def test_t21_the_contact_centers_media_moves_and_teams_keeps_one_address(
     async with house() as h:
         agent, expert = await talking(h, way)
         assert expert.remote is not None
-        before = expert.remote.text
+        before, seen = expert.remote.text, len(expert.inbox)
         old, agent.rtp = agent.rtp, await h.center._open(AGENT_HZ, ("PCMU",))
         agent.codecs = ("PCMU",)
         assert (await agent.reoffer(agent.offer())).code == 200
         await both_hear(agent, expert)
         ours = await expert.refresh()
         assert audio(ours.body).text == before
+        assert len(expert.inbox) == seen
         await over(agent, expert)
         await old.close()
 
