@@ -102,6 +102,11 @@ class BusySync:
         """Read everybody anew: notifications may have been missed."""
         await self._read_all(list(self._agents.values()), Event.READ)
 
+    async def resync_one(self, login: str) -> None:
+        agent = self._agents.get(login)
+        if agent is not None:
+            await self._read_all([agent], Event.READ)
+
     async def _take(self, users: dict[str, str]) -> None:
         kept = await self._store.all(Shelf.SYNC)
         new = []
@@ -112,6 +117,8 @@ class BusySync:
         await self._read_all(new, Event.RESUMED)
 
     async def _read_all(self, agents: list[_Agent], event: Event) -> None:
+        if not agents:
+            return
         try:
             found = await self._presences.read_many([agent.oid for agent in agents])
         except TeamsError as error:

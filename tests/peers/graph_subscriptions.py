@@ -191,7 +191,8 @@ class Subscriptions:
         self.find(key, grant).paused = False
 
     def remove(self, key: str, grant: Grant) -> None:
-        del self.all[self.find(key, grant).id]
+        found = self.find(key, grant)
+        del self.all[found.id]
 
     async def _handshake(self, url: str) -> None:
         """Facts/graph.md 3.2: the token comes back within 10 s as plain text, nothing else."""

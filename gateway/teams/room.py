@@ -1,0 +1,301 @@
+"""Teams beside the call: account, users, directory, chats, notifications and busy sync as one part.
+
+Nothing here can stop a call: when Entra ID, Graph or the database fail, the part says so and tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.app import Health
+from gateway.clock import Clock, LoopClock, TimerHandle
+from gateway.teams.account import Accounts, AccountView, Check, check_connection
+from gateway.teams.account_model import Account
+from gateway.teams.chats import Chats
+from gateway.teams.client import GraphClient, Json
+from gateway.teams.clouds import Cloud
+from gateway.teams.directory import Attendant, Directory
+from gateway.teams.entra import Entra
+from gateway.teams.errors import NoAccount, SignInNeeded, TeamsError
+from gateway.teams.notification_crypto import ContentKey, TokenChecker
+from gateway.teams.notifications import PATH, Receiver
+from gateway.teams.presence_desk import Desks
+from gateway.teams.presence_graph import Presences, shown
+from gateway.teams.presence_rules import Options
+from gateway.teams.presence_sync import BusySync
+from gateway.teams.store import Shelf, Store
+from gateway.teams.subscriptions import Kind, Subscription, Subscriptions, Watch
+from gateway.teams.tasks import Tasks
+from gateway.teams.users import TeamsUser, Users
+from gateway.teams.vault import Vault
+
+log = logging.getLogger("tandem.teams")
+
+SIGNED_IN = "/teams/signed-in"
+_CARE = 3600.0
+_STOP = 8.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """public_url: under which Graph and browsers reach our HTTP server, without a slash at the end; "" means
+    no notifications and no sign-in: presence is then synchronised from desk to Teams only
+    mapped: login -> object id or user principal name
+    """
+
+    cloud: Cloud
+    account: Account | None
+    public_url: str
+    mapped: Mapping[str, str]
+    state_dir: Path
+    database_url: str
+    attendant: Attendant | None = None
+    options: Options = field(default_factory=Options)
+
+
+@dataclass
+class Connection:
+    """Everything that hangs on the account."""
+
+    entra: Entra
+    client: GraphClient
+    presences: Presences
+    directory: Directory
+    chats: Chats
+    sync: BusySync
+    subscriptions: Subscriptions
+    receiver: Receiver
+
+
+class TeamsRoom:
+    """A part of the gateway."""
+
+    name = "teams"
+
+    def __init__(self, settings: Settings, desks: Desks, clock: Clock | None = None) -> None:
+        self.settings, self._desks = settings, desks
+        self._clock = clock or LoopClock()
+        self._store = Store(settings.database_url, Vault(settings.state_dir))
+        self.accounts = Accounts(self._store, self._clock, settings.account)
+        self.users = Users(self._store, dict(settings.mapped))
+        self.connection: Connection | None = None
+        self._tasks = Tasks("teams")
+        self._timer: TimerHandle | None = None
+        self._turn = asyncio.Lock()
+        self._fault = ""
+        self._up = False
+
+    # -- life --
+
+    async def start(self) -> None:
+        try:
+            await self._store.open()
+            await self.accounts.start()
+            await self.users.start()
+        except TeamsError as error:
+            self._fault = str(error)
+            log.error("event=teams_off cause=%s", error)
+            return
+        self._up = True
+        self._care()
+        if self.accounts.account is not None:
+            self._tasks.spawn(self._connect(), "connect")
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            async with asyncio.timeout(_STOP):
+                await self._disconnect()
+        except TimeoutError:
+            log.warning("event=teams_stop_cut_off")
+        await self._tasks.close()
+        await self._store.close()
+
+    def health(self) -> Health:
+        """Never unwell: calls go on without Teams. The text says what is wrong."""
+        return Health(True, self.fault)
+
+    @property
+    def fault(self) -> str:
+        view = self.accounts.view() if self._up else None
+        connection = self.connection
+        texts = [self._fault, view.warning if view else ""]
+        if connection is not None:
+            texts += [connection.sync.fault, *list(connection.subscriptions.faults.values())[:1]]
+        return "; ".join(text for text in texts if text)
+
+    @property
+    def idle(self) -> bool:
+        return self._tasks.idle
+
+    def _care(self) -> None:
+        self.accounts.warn()
+        self._timer = self._clock.call_later(_CARE, self._care)
+
+    async def _connect(self) -> None:
+        async with self._turn:
+            account = self.accounts.account
+            if account is None or self.connection is not None:
+                return
+            self.connection = made = await self._make(account)
+            await made.subscriptions.start()
+            await made.receiver.start()
+            await made.sync.start({login: user.oid for login, user in self.users.enabled.items()})
+        if self.settings.public_url:
+            for login in list(self.users.enabled):
+                await self._watch(login)
+
+    async def _make(self, account: Account) -> Connection:
+        cloud, clock, store = self.settings.cloud, self._clock, self._store
+        entra = Entra(cloud, account, store, clock)
+        client = GraphClient(cloud, entra, clock)
+        presences = Presences(client, account.client_id)
+        keys = await self._content_keys()
+        chats = Chats(client, self.users, store)
+        url = self.settings.public_url + PATH
+        newest = next(iter(keys.values()))
+        subscriptions = Subscriptions(client, store, clock, newest, url, self._gap)
+        chats.subscriptions = subscriptions if self.settings.public_url else None
+        checker = TokenChecker(cloud, account.tenant, account.client_id, clock)
+        receiver = Receiver(subscriptions, checker, keys, account.tenant, store, clock, self._changed)
+        sync = BusySync(self._desks, presences, store, clock, self.settings.options)
+        directory = Directory(client, presences, self.settings.attendant)
+        return Connection(entra, client, presences, directory, chats, sync, subscriptions, receiver)
+
+    async def _content_keys(self) -> dict[str, ContentKey]:
+        kept = await self._store.all(Shelf.CERTIFICATE)
+        if kept:
+            return {name: ContentKey.of(name, document) for name, document in kept.items()}
+        made = await asyncio.to_thread(ContentKey.make)
+        await self._store.put(Shelf.CERTIFICATE, made.id, made.document())
+        return {made.id: made}
+
+    async def _disconnect(self) -> None:
+        async with self._turn:
+            gone, self.connection = self.connection, None
+        if gone is not None:
+            await gone.receiver.stop()
+            await gone.subscriptions.stop()
+            await gone.sync.stop()
+            await gone.client.close()
+            gone.entra.close()
+
+    # -- account --
+
+    async def save_account(self, account: Account) -> AccountView:
+        """In the place of the one there was. Another application or tenant turns Teams off for every user."""
+        before = self.accounts.account
+        if before is not None and (before.tenant, before.client_id) != (account.tenant, account.client_id):
+            await self.delete_account()
+        await self._disconnect()
+        await self.accounts.save(account)
+        self.accounts.warn()
+        await self._connect()
+        view = self.accounts.view()
+        assert view is not None
+        return view
+
+    async def delete_account(self) -> None:
+        """Off for everybody until an account is there and each has enabled it again."""
+        connection = self.connection
+        if connection is not None:
+            for login in list(self.users.enabled):
+                await self._leave(connection, login)
+        await self._disconnect()
+        await self.accounts.delete()
+        self.users.enabled.clear()
+        log.warning("event=account_deleted")
+
+    async def check(self, account: Account | None = None) -> Check:
+        account = account or self.accounts.account
+        if account is None:
+            return Check(False, "there is no integration account")
+        return await check_connection(account, self.settings.cloud, self._store, self._clock)
+
+    @property
+    def connected(self) -> Connection:
+        """NoAccount."""
+        if self.connection is None:
+            raise NoAccount("there is no integration account: an administrator makes it")
+        return self.connection
+
+    # -- users --
+
+    async def begin_sign_in(self, login: str) -> str:
+        """Where to send the agent's browser."""
+        if not self.settings.public_url:
+            raise NoAccount("[graph] public_url is not set, so nobody can sign in")
+        entra = self.connected.entra
+        return await entra.begin_sign_in(login, self.settings.public_url + SIGNED_IN, self.users.hint(login))
+
+    async def finish_sign_in(self, answer: Mapping[str, str]) -> TeamsUser:
+        """What came to the redirect URI. SignInNeeded, WrongIdentity, EntraRefused."""
+        connection = self.connected
+        login, identity = await connection.entra.finish_sign_in(answer, self.users.check)
+        user = await self.users.enable(login, identity)
+        log.info("event=teams_enabled login=%s", login)
+        await connection.sync.enable(login, user.oid)
+        self._tasks.spawn(self._watch(login), "watch")
+        return user
+
+    async def disable(self, login: str) -> None:
+        connection = self.connection
+        if connection is not None:
+            await self._leave(connection, login)
+            await connection.entra.forget(login)
+        await self.users.disable(login)
+        log.info("event=teams_disabled login=%s", login)
+
+    def enabled(self, login: str) -> TeamsUser:
+        """SignInNeeded where Teams is not enabled for this agent."""
+        user = self.users.enabled.get(login)
+        if user is None:
+            raise SignInNeeded(f"{login} has not enabled Teams")
+        return user
+
+    @staticmethod
+    async def _leave(connection: Connection, login: str) -> None:
+        await connection.subscriptions.unwatch(login)
+        await connection.sync.disable(login)
+
+    async def _watch(self, login: str) -> None:
+        connection, user = self.connection, self.users.enabled.get(login)
+        if connection is None or user is None:
+            return
+        await connection.subscriptions.watch(
+            Watch(Kind.PRESENCE, login, f"/communications/presences/{user.oid}")
+        )
+        await connection.subscriptions.watch(
+            Watch(Kind.CHATS, login, f"/users/{user.oid}/chats/getAllMessages")
+        )
+
+    # -- what Graph tells --
+
+    async def _changed(self, found: Subscription, change: str, resource: str, content: Json) -> None:
+        connection = self.connection
+        if connection is None:
+            return
+        if found.watch.kind is Kind.PRESENCE:
+            user = self.users.enabled.get(found.watch.owner)
+            if user is None or content.get("id") != user.oid:
+                return
+            try:
+                connection.sync.notified(user.oid, shown(content))
+            except ValueError:
+                log.warning("event=presence_malformed login=%s", found.watch.owner)
+        else:
+            await connection.chats.changed(found, resource, content)
+
+    async def _gap(self, watch: Watch) -> None:
+        connection = self.connection
+        if connection is None:
+            return
+        if watch.kind is Kind.PRESENCE:
+            await connection.sync.resync_one(watch.owner)
+        else:
+            await connection.chats.repair(watch)

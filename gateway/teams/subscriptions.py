@@ -1,0 +1,282 @@
+"""Our subscriptions to changes in Graph: made, renewed, made again, and repaired (facts/graph.md 3.1, 3.6).
+
+Every subscription lasts just under an hour and is renewed after two thirds of it, which also reauthorises it
+before the access token it was made with ends. Where renewing fails or gives less, it is made anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from gateway.clock import Clock, TimerHandle
+from gateway.teams.client import GraphClient, segment
+from gateway.teams.errors import GraphError, NotThere, PermissionMissing, SignInNeeded, TeamsError
+from gateway.teams.notification_crypto import ContentKey
+from gateway.teams.store import Shelf, Store
+from gateway.teams.tasks import Tasks
+
+log = logging.getLogger("tandem.teams")
+
+LIFE = timedelta(minutes=58)
+_RENEW_AFTER = 2 / 3
+_SHORTEST = timedelta(minutes=10)
+_RETRY = 60.0
+
+
+class Kind(StrEnum):
+    PRESENCE = "presence"
+    CHATS = "chats"
+    CHANNEL = "channel"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is watched for whom. `owner` is the login whose token it is done with."""
+
+    kind: Kind
+    owner: str
+    resource: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind} {self.owner} {self.resource}"
+
+    @property
+    def changes(self) -> str:
+        return "updated" if self.kind is Kind.PRESENCE else "created,updated,deleted"
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """One that Graph has; `client_state` is its secret."""
+
+    id: str
+    watch: Watch
+    client_state: str
+    expires: datetime
+
+    def document(self) -> dict[str, Any]:
+        watch = self.watch
+        return {
+            "id": self.id,
+            "watch": [watch.kind, watch.owner, watch.resource],
+            "client_state": self.client_state,
+            "expires": self.expires.isoformat(),
+        }
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Subscription:
+        kind, owner, resource = document["watch"]
+        expires = datetime.fromisoformat(document["expires"])
+        return cls(document["id"], Watch(Kind(kind), owner, resource), document["client_state"], expires)
+
+
+class Subscriptions:
+    """on_gap(watch): what happened since is unknown, read it. notify_url: where Graph sends changes."""
+
+    def __init__(
+        self,
+        client: GraphClient,
+        store: Store,
+        clock: Clock,
+        key: ContentKey,
+        notify_url: str,
+        on_gap: Callable[[Watch], Awaitable[None]],
+    ) -> None:
+        self._client, self._store, self._clock, self._key = client, store, clock, key
+        self._url, self._on_gap = notify_url, on_gap
+        self._wanted: dict[str, Watch] = {}
+        self._known: dict[str, Subscription] = {}
+        self._by_id: dict[str, Subscription] = {}
+        self._timers: dict[str, TimerHandle] = {}
+        self._tasks = Tasks("subscriptions")
+        self.faults: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Take over what an earlier run made; what is wanted no more lapses by itself."""
+        for document in (await self._store.all(Shelf.SUBSCRIPTION)).values():
+            found = Subscription.of(document)
+            if found.expires > self._clock.wall():
+                self._known[found.watch.key] = self._by_id[found.id] = found
+
+    async def stop(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        await self._tasks.close()
+
+    def find(self, subscription_id: str) -> Subscription | None:
+        return self._by_id.get(subscription_id)
+
+    @property
+    def active(self) -> int:
+        return len(self._known)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being renewed."""
+        return self._tasks.idle
+
+    async def watch(self, watch: Watch) -> None:
+        """From now on; failing is logged and tried again, but for what somebody must mend first."""
+        self._wanted[watch.key] = watch
+        if watch.key in self._known:
+            await self._renew(watch)
+        else:
+            await self._make(watch)
+
+    async def unwatch(self, owner: str, kind: Kind | None = None, resource: str = "") -> None:
+        """Everything of `owner`, or of one kind and resource."""
+        for key, watch in list(self._wanted.items()):
+            mine = watch.owner == owner and kind in (None, watch.kind)
+            if mine and resource in ("", watch.resource):
+                del self._wanted[key]
+                self._never(key)
+                self.faults.pop(key, None)
+                await self._delete(key)
+
+    async def lifecycle(self, found: Subscription, event: str) -> None:
+        """reauthorizationRequired, subscriptionRemoved, missed (facts/graph.md 3.6)."""
+        log.info("event=subscription_%s kind=%s login=%s", event, found.watch.kind, found.watch.owner)
+        if found.watch.key not in self._wanted:
+            return
+        if event == "reauthorizationRequired":
+            await self._renew(found.watch)
+        elif event == "subscriptionRemoved":
+            await self._forget(found)
+            await self._make(found.watch)
+            await self._on_gap(found.watch)
+        else:
+            await self._on_gap(found.watch)
+
+    async def _make(self, watch: Watch) -> None:
+        state = secrets.token_urlsafe(32)
+        body = {
+            "changeType": watch.changes,
+            "notificationUrl": self._url,
+            "lifecycleNotificationUrl": self._url,
+            "resource": watch.resource,
+            "expirationDateTime": self._expiry(),
+            "clientState": state,
+            "includeResourceData": True,
+            "encryptionCertificate": self._key.written,
+            "encryptionCertificateId": self._key.id,
+            "latestSupportedTlsVersion": "v1_2",
+        }
+        try:
+            try:
+                made = await self._client.post("/subscriptions", body, who=watch.owner)
+            except PermissionMissing:
+                if not await self._delete_strays(watch):
+                    raise
+                made = await self._client.post("/subscriptions", body, who=watch.owner)
+            found = Subscription(str(made["id"]), watch, state, _moment(made["expirationDateTime"]))
+        except (TeamsError, KeyError, ValueError) as error:
+            self._failed(watch, error)
+            return
+        await self._keep(found)
+
+    async def _delete_strays(self, watch: Watch) -> bool:
+        """A quota is full (N7: one presence subscription a user): with what an earlier run left behind."""
+        gone = False
+        async for one in self._client.pages("/subscriptions", who=watch.owner):
+            stray = str(one.get("id"))
+            same = str(one.get("resource", "")).strip("/") == watch.resource.strip("/")
+            if same and stray not in self._by_id:
+                await self._client.request("DELETE", f"/subscriptions/{segment(stray)}", who=watch.owner)
+                gone = True
+        return gone
+
+    async def _renew(self, watch: Watch) -> None:
+        found = self._known.get(watch.key)
+        if found is None:
+            await self._make(watch)
+            return
+        try:
+            reply = await self._client.request(
+                "PATCH",
+                f"/subscriptions/{segment(found.id)}",
+                who=watch.owner,
+                body={"expirationDateTime": self._expiry()},
+            )
+            expires = _moment(reply.body["expirationDateTime"])
+            if expires - self._clock.wall() < _SHORTEST:
+                raise GraphError(200, "ShortRenewal", reply.request_id, "PATCH /subscriptions")
+        except SignInNeeded as error:
+            self._failed(watch, error)
+        except (GraphError, KeyError, ValueError) as error:
+            log.info("event=subscription_remade kind=%s login=%s cause=%s", watch.kind, watch.owner, error)
+            await self._delete(watch.key)
+            await self._make(watch)
+            await self._on_gap(watch)
+        except TeamsError as error:
+            self._failed(watch, error)
+        else:
+            await self._keep(Subscription(found.id, watch, found.client_state, expires))
+
+    async def _keep(self, found: Subscription) -> None:
+        watch = found.watch
+        if watch.key not in self._wanted:
+            return
+        self._known[watch.key] = self._by_id[found.id] = found
+        self.faults.pop(watch.key, None)
+        await self._store.put(Shelf.SUBSCRIPTION, found.id, found.document())
+        left = (found.expires - self._clock.wall()).total_seconds()
+        self._later(watch, max(left * _RENEW_AFTER * random.uniform(0.9, 1.0), 1.0))
+
+    async def _delete(self, key: str) -> None:
+        found = self._known.get(key)
+        if found is None:
+            return
+        await self._forget(found)
+        try:
+            await self._client.request("DELETE", f"/subscriptions/{segment(found.id)}", who=found.watch.owner)
+        except NotThere:
+            pass
+        except TeamsError as error:
+            log.info("event=subscription_left kind=%s cause=%s", found.watch.kind, error)
+
+    async def _forget(self, found: Subscription) -> None:
+        self._known.pop(found.watch.key, None)
+        self._by_id.pop(found.id, None)
+        await self._store.remove(Shelf.SUBSCRIPTION, found.id)
+
+    def _failed(self, watch: Watch, error: Exception) -> None:
+        self.faults[watch.key] = str(error)
+        log.warning("event=subscription_failed kind=%s login=%s cause=%s", watch.kind, watch.owner, error)
+        if not isinstance(error, SignInNeeded | PermissionMissing):
+            self._later(watch, _RETRY)
+
+    def _later(self, watch: Watch, seconds: float) -> None:
+        self._never(watch.key)
+        self._timers[watch.key] = self._clock.call_later(
+            seconds, lambda: self._tasks.spawn(self._due(watch), watch.key)
+        )
+
+    async def _due(self, watch: Watch) -> None:
+        had = watch.key in self._known and self._known[watch.key].expires > self._clock.wall()
+        await self._renew(watch)
+        if not had and watch.key in self._known:
+            await self._on_gap(watch)
+
+    def _never(self, key: str) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _expiry(self) -> str:
+        return (self._clock.wall() + LIFE).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def _moment(text: object) -> datetime:
+    found = datetime.fromisoformat(str(text))
+    if found.tzinfo is None:
+        raise ValueError("no zone")
+    return found

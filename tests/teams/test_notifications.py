@@ -1,0 +1,340 @@
+"""Change notifications from the stand-in over HTTP: handshake, encryption, every kind of trouble."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from gateway.teams.chats import Popped
+from gateway.teams.notification_crypto import ContentKey, Forged, decrypt
+from gateway.teams.notifications import PATH
+from gateway.teams.store import Shelf
+from gateway.teams.subscriptions import Kind
+from tests.peers.graph import SECRET, GraphSim
+from tests.peers.graph_subscriptions import encrypt
+from tests.support.clock import FakeClock
+from tests.support.waiting import until
+from tests.teams.conftest import ANN, ERIKA
+from tests.teams.room_stage import LOGIN, RoomStage, good_account
+
+
+@pytest.fixture
+async def stage(sim: GraphSim, clock: FakeClock, tmp_path: Path) -> AsyncIterator[RoomStage]:
+    sim.presence.client(ANN, "Available", "Available")
+    async with RoomStage(sim, clock, tmp_path, good_account()) as made:
+        response = await made.enable()
+        assert response.status == 200
+        yield made
+
+
+def state(stage: RoomStage) -> str:
+    return stage.desks.state(LOGIN)[0].value
+
+
+def dropped(stage: RoomStage) -> dict[str, int]:
+    return stage.room.connected.receiver.dropped
+
+
+async def call(stage: RoomStage) -> None:
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+    await stage.quiet()
+
+
+async def test_note_7_a_call_in_teams_arrives_encrypted_and_makes_the_desk_not_ready(
+    stage: RoomStage,
+) -> None:
+    made = list(stage.sim.subscriptions.all.values())
+    assert {one.resource for one in made} == {
+        f"communications/presences/{ANN}",
+        f"users/{ANN}/chats/getAllMessages",
+    }
+    assert all(one.with_content for one in made)
+    await call(stage)
+    assert state(stage) == "not_ready"
+    assert stage.sim.subscriptions.delivery.statuses == [202]
+    assert await stage.room._store.all(Shelf.INBOX) == {}
+
+
+async def test_busy_is_written_and_its_own_notification_makes_no_loop(stage: RoomStage) -> None:
+    stage.sim.subscriptions.delivery.delay = 30.0
+    stage.desks.take_call(LOGIN)
+    await stage.quiet()
+    assert stage.sim.presence.shown(ANN) == ("Busy", "InACall")
+    stage.desks.end_call(LOGIN)
+    await stage.quiet()
+    for _ in range(12):
+        stage.clock.advance(10)
+        await stage.quiet()
+    assert state(stage) == "ready"
+    assert stage.room.connected.receiver.received >= 2
+
+
+async def test_the_handshake_gives_back_the_token_as_text(stage: RoomStage) -> None:
+    token = "Validation: <b>ä</b> & 100% opaque"
+    async with aiohttp.ClientSession() as http:
+        async with http.post(stage.url + PATH, params={"validationToken": token}) as answer:
+            assert (answer.status, await answer.text()) == (200, token)
+            assert answer.content_type == "text/plain"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        async with http.post(stage.url + PATH, params={"validationToken": "x" * 5000}) as answer:
+            assert answer.status == 400
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"value": 3}', b'{"value": [1, null]}', b"[" * 50_000, b'{"value": [{}]}']
+)
+async def test_whoever_sends_something_else_learns_nothing(stage: RoomStage, body: bytes) -> None:
+    async with aiohttp.ClientSession() as http, http.post(stage.url + PATH, data=body) as answer:
+        assert (answer.status, await answer.read()) == (202, b"")
+    await stage.quiet()
+    assert state(stage) == "ready"
+
+
+def _item(name: str, value: Any) -> Any:
+    def tamper(body: dict[str, Any]) -> None:
+        body["value"][0][name] = value
+
+    return tamper
+
+
+def _sealed(name: str, value: str) -> Any:
+    def tamper(body: dict[str, Any]) -> None:
+        body["value"][0]["encryptedContent"][name] = value
+
+    return tamper
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reason"),
+    [
+        (_item("clientState", "guessed"), "client_state"),
+        (_item("subscriptionId", "another"), "unknown_subscription"),
+        (_item("tenantId", "another"), "tenant"),
+        (_sealed("encryptionCertificateId", "other"), "unknown_certificate"),
+        (_sealed("dataSignature", "AAAA"), "bad_signature"),
+        (_sealed("data", "AAAA"), "bad_signature"),
+        (_sealed("dataKey", "AAAA"), "bad_key"),
+        (lambda body: body.pop("validationTokens"), "no_validation_token"),
+    ],
+)
+async def test_a_forged_notification_changes_nothing(stage: RoomStage, tamper: Any, reason: str) -> None:
+    stage.sim.subscriptions.delivery.tamper = tamper
+    await call(stage)
+    assert state(stage) == "ready"
+    assert dropped(stage) == {reason: 1}
+    assert stage.sim.subscriptions.delivery.statuses == [202]
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"aud": "another"}, "token_invalidaudienceerror"),
+        ({"exp": 1_600_000_000}, "token_expiredsignatureerror"),
+        ({"iss": "https://sts.windows.net/other/"}, "token_issuer"),
+        ({"tid": "another"}, "token_tenant"),
+        ({"appid": "another"}, "token_publisher"),
+    ],
+)
+async def test_a_wrong_validation_token_discards_the_post(
+    stage: RoomStage, claims: dict[str, Any], reason: str
+) -> None:
+    token = stage.sim.entra.validation_token(**claims)
+    stage.sim.subscriptions.delivery.tamper = lambda body: body.update(validationTokens=[token])
+    await call(stage)
+    assert state(stage) == "ready"
+    assert dropped(stage) == {reason: 1}
+
+
+async def test_a_token_signed_by_somebody_else_is_refused_and_new_keys_are_found(stage: RoomStage) -> None:
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    entra, delivery = stage.sim.entra, stage.sim.subscriptions.delivery
+    forged = entra.sign({"aud": entra.registration.client_id, "exp": 4_000_000_000, "iss": "x"}, other)
+    delivery.tamper = lambda body: body.update(validationTokens=[forged])
+    await call(stage)
+    assert dropped(stage) == {"token_invalidsignatureerror": 1}
+    delivery.tamper = None
+    entra.rotate_keys()
+    stage.clock.advance(61)
+    stage.sim.presence.client(ANN, "Available", "Available")
+    await call(stage)
+    assert state(stage) == "not_ready"
+
+
+async def test_duplicates_are_harmless(stage: RoomStage) -> None:
+    stage.sim.subscriptions.delivery.copies = 3
+    await call(stage)
+    assert state(stage) == "not_ready"
+    assert stage.room.connected.sync.counts["call"] == 1
+
+
+async def test_disorder_is_put_right_by_the_numbers(stage: RoomStage) -> None:
+    stage.sim.subscriptions.delivery.hold = []
+    stage.sim.presence.client(ANN, "Available", "OutOfOffice")
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+    stage.sim.subscriptions.release(1, 0)
+    await stage.quiet()
+    stage.clock.advance(10)
+    await stage.quiet()
+    assert state(stage) == "not_ready"
+
+
+async def test_what_was_taken_and_not_done_is_done_after_a_restart(stage: RoomStage) -> None:
+    connection = stage.room.connected
+    await connection.receiver.stop()
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+    await until(lambda: stage.sim.subscriptions.delivery.statuses == [202])
+    assert len(await stage.room._store.all(Shelf.INBOX)) == 1
+    assert state(stage) == "ready"
+    await stage.room.stop()
+    await stage.open()
+    assert state(stage) == "not_ready"
+    assert await stage.room._store.all(Shelf.INBOX) == {}
+
+
+async def test_subscriptions_are_renewed_and_outlive_hours(stage: RoomStage) -> None:
+    first = set(stage.sim.subscriptions.all)
+    for _ in range(40):
+        stage.clock.advance(300)
+        await stage.quiet()
+    assert set(stage.sim.subscriptions.all) == first
+    await call(stage)
+    assert state(stage) == "not_ready"
+
+
+@pytest.mark.parametrize("how", ["refused", "short"])
+async def test_where_renewing_fails_or_gives_little_it_is_made_anew(stage: RoomStage, how: str) -> None:
+    first = set(stage.sim.subscriptions.all)
+    if how == "refused":
+        stage.sim.subscriptions.refuse_renewal = True
+    else:
+        stage.sim.subscriptions.forget_on_renewal_seconds = 300
+    stage.clock.advance(2400)
+    await stage.quiet()
+    assert len(stage.sim.subscriptions.all) == 2
+    assert not first & set(stage.sim.subscriptions.all)
+    await call(stage)
+    assert state(stage) == "not_ready"
+
+
+def presence_of(stage: RoomStage) -> str:
+    return next(key for key, one in stage.sim.subscriptions.all.items() if "presences" in one.resource)
+
+
+async def test_reauthorization_is_answered(stage: RoomStage) -> None:
+    key = presence_of(stage)
+    stage.sim.subscriptions.all[key].paused = True
+    stage.sim.subscriptions.lifecycle(key, "reauthorizationRequired")
+    await stage.quiet()
+    assert not stage.sim.subscriptions.all[key].paused
+
+
+async def test_a_removed_subscription_is_made_anew_and_the_gap_read(stage: RoomStage) -> None:
+    stage.sim.subscriptions.delivery.lose = 1
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+    stage.sim.subscriptions.lifecycle(presence_of(stage), "subscriptionRemoved")
+    await stage.quiet()
+    assert state(stage) == "not_ready"
+    assert len(stage.sim.subscriptions.all) == 2
+
+
+async def test_a_full_quota_is_freed_of_what_a_crash_left(stage: RoomStage) -> None:
+    store = stage.room._store
+    await stage.room.connected.receiver.stop()
+    await store.clear(Shelf.SUBSCRIPTION)
+    left = set(stage.sim.subscriptions.all)
+    await stage.room.stop()
+    await stage.open()
+    presences = [one for one in stage.sim.subscriptions.all.values() if "presences" in one.resource]
+    assert len(presences) == 1
+    assert presences[0].id not in left
+
+
+async def test_messages_pop_once_edits_and_deletions_follow_reactions_do_not(stage: RoomStage) -> None:
+    popped: list[Popped] = []
+    stage.room.connected.chats.subscribe(popped.append)
+    talk, sim = stage.sim.conversations, stage.sim
+    chat = talk.one_to_one(ANN, ERIKA)
+    sim.subscriptions.delivery.copies = 2
+    said = talk.post(chat, sim.users[ERIKA], "hello")
+    await stage.quiet()
+    talk.react(chat, said["id"], ANN, "like")
+    await stage.quiet()
+    assert [one.message.text for one in popped] == ["hello"]
+    talk.edit(chat, said["id"], "hello Ann")
+    await stage.quiet()
+    talk.delete(chat, said["id"])
+    await stage.quiet()
+    assert [(one.message.text, one.message.deleted) for one in popped[1:]] == [
+        ("hello Ann", False),
+        ("", True),
+    ]
+    group = talk.group("all of us", ANN, ERIKA, "eeee0000-0000-0000-0000-000000000003")
+    talk.post(group, sim.users[ERIKA], "to everybody")
+    talk.post(chat, None, "", messageType="systemEventMessage")
+    await stage.quiet()
+    assert len(popped) == 3
+
+
+async def test_lost_messages_are_found_by_reading(stage: RoomStage) -> None:
+    popped: list[Popped] = []
+    stage.room.connected.chats.subscribe(popped.append)
+    stage.sim.subscriptions.delivery.lose = 1
+    chat = stage.sim.conversations.one_to_one(ANN, ERIKA)
+    stage.sim.conversations.post(chat, stage.sim.users[ERIKA], "did you get this?")
+    await stage.quiet()
+    assert popped == []
+    key = next(key for key, one in stage.sim.subscriptions.all.items() if "chats" in one.resource)
+    stage.sim.subscriptions.lifecycle(key, "missed")
+    await stage.quiet()
+    assert [one.message.text for one in popped] == ["did you get this?"]
+
+
+async def test_nothing_secret_is_written_anywhere(
+    stage: RoomStage, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    text = "a confidential message"
+    chat = stage.sim.conversations.one_to_one(ANN, ERIKA)
+    stage.sim.conversations.post(chat, stage.sim.users[ERIKA], text)
+    await stage.quiet()
+    stage.sim.subscriptions.delivery.tamper = _sealed("dataSignature", "AAAA")
+    stage.sim.conversations.post(chat, stage.sim.users[ERIKA], text)
+    await call(stage)
+    secrets = [SECRET, text, *stage.sim.entra.grants]
+    secrets += [one.client_state for one in stage.sim.subscriptions.all.values()]
+    kept = b"".join(file.read_bytes() for file in tmp_path.glob("room.db*"))  # noqa: ASYNC240  small
+    for secret in secrets:
+        assert secret not in caplog.text
+        assert secret.encode() not in kept
+    assert b"BEGIN PRIVATE" not in kept
+
+
+async def test_disabling_takes_subscriptions_tokens_and_presence_away(stage: RoomStage) -> None:
+    stage.desks.take_call(LOGIN)
+    await stage.quiet()
+    await stage.room.disable(LOGIN)
+    assert stage.sim.subscriptions.all == {}
+    assert stage.sim.presence.shown(ANN) == ("Available", "Available")
+    assert await stage.room._store.all(Shelf.TOKENS) == {}
+    assert stage.room.connected.subscriptions.active == 0
+    assert Kind.PRESENCE
+
+
+def test_decryption_checks_before_it_decrypts() -> None:
+    key = ContentKey.make()
+    keys = {key.id: key}
+    again = ContentKey.of(key.id, key.document())
+    sealed = encrypt({"id": "x", "text": "ä" * 100}, key.certificate, key.id)
+    assert decrypt(sealed, {again.id: again}) == {"id": "x", "text": "ä" * 100}
+    for name in ("data", "dataKey", "dataSignature"):
+        for value in ("", "!!", sealed[name][:-8], "A" * len(sealed[name])):
+            with pytest.raises(Forged):
+                decrypt({**sealed, name: value}, keys)
+    with pytest.raises(Forged, match="unknown_certificate"):
+        decrypt(sealed, {})
