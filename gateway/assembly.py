@@ -42,6 +42,7 @@ from gateway.config_models import Config
 from gateway.desk import agent_readings, open_desk
 from gateway.parts import EnginePart, JournalPart, RecorderPart, RecoveryPart, RoomsPart
 from gateway.state_dir import Note, StateDir
+from gateway.teams.wiring import open_teams
 from gateway.telephony import Telephony
 from media import music
 from media.engine import Engine, EngineSettings
@@ -104,6 +105,7 @@ def assemble(
     http.on_stopping(phone.close)
     http.on_stopping(streams.close)
     http.on_stopping(reports.close)
+    teams = open_teams(config, agents, http, metrics)
     app = App(
         [
             state,
@@ -115,6 +117,7 @@ def assemble(
             RoomsPart(rooms),
             telephony,
             http,
+            *([teams] if teams is not None else []),
             note,
         ],
         calls=lambda: len(telephony.calls.calls),

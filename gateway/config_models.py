@@ -6,6 +6,7 @@ Checks that need one section only are here; what contradicts what is in `config_
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -276,6 +277,19 @@ class Graph(Section):
     trusted_roots: FilePath | None = None
     """PEM bundle that the authority must chain to; None = the well-known ones."""
     root: Url = "https://graph.microsoft.com/v1.0"
+    object_id: Annotated[str, Field(strict=True)] = ""
+    secret_expires: date | None = None
+    """Last day of `client_secret`; a warning begins 15 days before."""
+    public_url: Url | None = None
+    """Under which Microsoft and browsers reach [http]; None = the one of [sign_in]."""
+    attendant: Annotated[str, Field(strict=True)] = ""
+    """Number of the Teams auto attendant, for experts without a phone licence."""
+    attendant_digits: Annotated[str, Field(strict=True, pattern=r"^([0-9*#,]|\{user\})*$")] = ""
+    """Sent after it answered; {user} = the expert's user name on a keypad."""
+    busy: Literal["calls", "meetings"] = "calls"
+    """"meetings": meetings, group calls and presenting in Teams make an agent Not Ready too."""
+    busy_marker: Flag = False
+    """While Busy, show a conference call in Teams, which our own state can be told by."""
 
 
 class Config(Section):

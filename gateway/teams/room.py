@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Settings:
     cloud: Cloud
     account: Account | None
     public_url: str
-    mapped: Mapping[str, str]
+    mapped: Callable[[], Mapping[str, str]]
     state_dir: Path
     database_url: str
     attendant: Attendant | None = None
@@ -81,7 +81,7 @@ class TeamsRoom:
         self._clock = clock or LoopClock()
         self._store = Store(settings.database_url, Vault(settings.state_dir))
         self.accounts = Accounts(self._store, self._clock, settings.account)
-        self.users = Users(self._store, dict(settings.mapped))
+        self.users = Users(self._store, settings.mapped)
         self.connection: Connection | None = None
         self._tasks = Tasks("teams")
         self._timer: TimerHandle | None = None

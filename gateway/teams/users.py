@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,21 +30,21 @@ class TeamsUser:
 
 
 class Users:
-    """mapped: login -> object id or user principal name, as `[[agent]] teams_user` says."""
+    """mapped: login -> object id or user principal name, as the agents' `teams_user` says now."""
 
-    def __init__(self, store: Store, mapped: dict[str, str]) -> None:
+    def __init__(self, store: Store, mapped: Callable[[], Mapping[str, str]]) -> None:
         self._store, self._mapped = store, mapped
         self.enabled: dict[str, TeamsUser] = {}
 
     async def start(self) -> None:
         for login, document in (await self._store.all(Shelf.USER)).items():
             user = TeamsUser.of(login, document)
-            if login in self._mapped and self._fits(login, user.oid, user.user_principal_name):
+            if self._fits(login, user.oid, user.user_principal_name):
                 self.enabled[login] = user
 
     def check(self, login: str, identity: Identity) -> None:
         """WrongIdentity, unless this is the user whom the agent is mapped to."""
-        if login not in self._mapped:
+        if login not in self._mapped():
             raise WrongIdentity(f"no Teams user is mapped to {login}: set teams_user")
         known = self.enabled.get(login)
         if known is not None and (known.oid, known.tid) != (identity.oid, identity.tid):
@@ -56,7 +57,7 @@ class Users:
 
     def hint(self, login: str) -> str:
         """For the sign-in page: the user principal name, where that is known."""
-        mapped = self._mapped.get(login, "")
+        mapped = self._mapped().get(login, "")
         return mapped if "@" in mapped else ""
 
     async def enable(self, login: str, identity: Identity) -> TeamsUser:
@@ -70,4 +71,5 @@ class Users:
         await self._store.remove(Shelf.USER, login)
 
     def _fits(self, login: str, oid: str, name: str) -> bool:
-        return self._mapped[login].lower() in (oid.lower(), name.lower())
+        mapped = self._mapped().get(login, "").lower()
+        return mapped != "" and mapped in (oid.lower(), name.lower())

@@ -59,7 +59,7 @@ class RoomStage:
             Cloud(self.sim.authority, self.sim.root, self.sim.roots),
             self.account,
             self.url,
-            self.mapped,
+            lambda: self.mapped,
             self.folder,
             f"sqlite:///{self.folder / 'room.db'}",
             Attendant("+15550100", "1{user}#"),

@@ -1,0 +1,89 @@
+"""The room put into the gateway: from `[graph]` to a part with routes and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.agents.part import AgentsPart
+from gateway.api.metrics import Metrics, Reading
+from gateway.api.server import HttpApi
+from gateway.config_models import Config, Graph
+from gateway.teams.account_model import Account
+from gateway.teams.clouds import ADDRESSES, GLOBAL, Cloud
+from gateway.teams.directory import Attendant
+from gateway.teams.presence_desk import AgentDesks
+from gateway.teams.presence_rules import IN_A_CALL, MARKER, WIDER, Options
+from gateway.teams.room import Settings, TeamsRoom
+from gateway.teams.routes import outside_routes, teams_operations
+
+
+def open_teams(config: Config, agents: AgentsPart, http: HttpApi, metrics: Metrics) -> TeamsRoom | None:
+    """Add routes and metrics, before the server's start; None without `[graph]`."""
+    if config.graph is None:
+        return None
+    room = TeamsRoom(settings(config, config.graph, agents), AgentDesks(agents.agents))
+    http.add_routes([*outside_routes(room), *teams_operations(room)])
+    metrics.add("teams", lambda: teams_readings(room))
+    return room
+
+
+def settings(config: Config, graph: Graph, agents: AgentsPart) -> Settings:
+    def mapped() -> dict[str, str]:
+        return {one.login: one.teams_user for one in agents.roster.agents if one.teams_user}
+
+    account = Account(
+        graph.tenant,
+        graph.client_id,
+        graph.client_secret.get_secret_value(),
+        graph.object_id,
+        graph.secret_expires,
+    )
+    attendant = Attendant(graph.attendant, graph.attendant_digits) if graph.attendant else None
+    wider = WIDER if graph.busy == "meetings" else frozenset({IN_A_CALL})
+    options = Options(enter=wider, stay=wider, written=MARKER if graph.busy_marker else IN_A_CALL)
+    return Settings(
+        cloud_of(graph),
+        account,
+        (graph.public_url or config.sign_in.public_url or "").rstrip("/"),
+        mapped,
+        config.gateway.state_dir,
+        config.database_url,
+        attendant,
+        options,
+    )
+
+
+def cloud_of(graph: Graph) -> Cloud:
+    """What `authority` and `root` name; in the national clouds presence cannot be set."""
+    root = graph.root.rstrip("/")
+    national = any(root == known for name, (_, known) in ADDRESSES.items() if name != GLOBAL)
+    return Cloud(graph.authority.rstrip("/"), root, graph.trusted_roots, may_set_presence=not national)
+
+
+def teams_readings(room: TeamsRoom) -> Iterator[Reading]:
+    """For `/metrics`."""
+    days = room.accounts.days_left
+    yield Reading("tandem_teams_users", len(room.users.enabled), "Agents who have enabled Teams.")
+    if days is not None:
+        yield Reading(
+            "tandem_teams_secret_expires_seconds", days * 86400.0, "Until the client secret expires."
+        )
+    connection = room.connection
+    yield Reading("tandem_teams_connected", connection is not None, "Whether there is an account in use.")
+    if connection is None:
+        return
+    for (category, result), count in connection.client.counters.requests.items():
+        labels = {"category": category, "result": result}
+        yield Reading("tandem_graph_requests", count, "Requests to Graph.", "counter", labels)
+    throttled = connection.client.counters.throttled
+    yield Reading("tandem_graph_throttled", throttled, "Times Graph asked us to wait.", "counter")
+    yield Reading(
+        "tandem_graph_subscriptions", connection.subscriptions.active, "Subscriptions that Graph has."
+    )
+    received = connection.receiver.received
+    yield Reading("tandem_graph_notifications", received, "Notifications taken.", "counter")
+    for reason, count in connection.receiver.dropped.items():
+        labels = {"reason": reason}
+        yield Reading("tandem_graph_dropped", count, "Notifications dropped.", "counter", labels)
+    for rule, count in connection.sync.counts.items():
+        yield Reading("tandem_busy_sync", count, "Decisions by rule.", "counter", {"rule": rule})

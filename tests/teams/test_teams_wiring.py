@@ -1,0 +1,77 @@
+"""From `[graph]` to the room: what each key means, and that nothing of it is there without the section."""
+
+from __future__ import annotations
+
+import tomllib
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.api.metrics import Metrics
+from gateway.config_models import Config
+from gateway.teams.clouds import ADDRESSES
+from gateway.teams.presence_rules import IN_A_CALL, MARKER, WIDER
+from gateway.teams.wiring import cloud_of, open_teams, settings
+
+GRAPH = """
+[graph]
+tenant = "t"
+client_id = "c"
+client_secret = "env:TANDEM_TEST_GRAPH"
+"""
+
+
+def config(text: str, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setenv("TANDEM_TEST_GRAPH", "a-secret")
+    return Config.model_validate(tomllib.loads(text), by_name=False, by_alias=True)
+
+
+def agents() -> Any:
+    people = [SimpleNamespace(login="ann", teams_user="ann@x"), SimpleNamespace(login="bob", teams_user=None)]
+    return SimpleNamespace(roster=SimpleNamespace(agents=people), agents=None)
+
+
+def test_without_the_section_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing: Any = None
+    assert open_teams(config("", monkeypatch), nothing, nothing, Metrics()) is None
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = config(GRAPH, monkeypatch)
+    assert whole.graph is not None
+    found = settings(whole, whole.graph, agents())
+    assert found.mapped() == {"ann": "ann@x"}
+    assert found.account is not None
+    assert found.account.client_secret == "a-secret"
+    assert "a-secret" not in repr(found)
+    assert (found.options.enter, found.options.written) == (frozenset({IN_A_CALL}), IN_A_CALL)
+    assert found.cloud.may_set_presence
+    assert found.public_url == ""
+
+
+def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = """
+secret_expires = 2027-01-31
+public_url = "https://desk.example.com/"
+attendant = "+15551230000"
+attendant_digits = "{user}#"
+busy = "meetings"
+busy_marker = true
+"""
+    whole = config(GRAPH + more, monkeypatch)
+    assert whole.graph is not None
+    found = settings(whole, whole.graph, agents())
+    assert (found.options.enter, found.options.written) == (WIDER, MARKER)
+    assert found.public_url == "https://desk.example.com"
+    assert found.attendant is not None
+    assert found.account is not None
+    assert str(found.account.secret_expires) == "2027-01-31"
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_presence_is_set_in_the_global_service_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, root = ADDRESSES[name]
+    whole = config(f'{GRAPH}authority = "{authority}"\nroot = "{root}/"\n', monkeypatch)
+    assert whole.graph is not None
+    assert cloud_of(whole.graph).may_set_presence == (name == "global")
