@@ -129,7 +129,7 @@ def assemble(
     transports, transactions = telephony.transports, telephony.transactions
     metrics.add("app", lambda: app_readings(app))
     metrics.add("calls", figures.readings)
-    metrics.add("registry", lambda: registry_readings(telephony.calls.refused, telephony.agent.active))
+    metrics.add("registry", lambda: registry_readings(telephony.calls.limits.refused, telephony.agent.active))
     metrics.add("transport", lambda: transport_readings(transports.counters, transports.connections))
     metrics.add("transactions", lambda: transaction_readings(transactions.counters, transactions.active))
     metrics.add("journal", lambda: journal_readings(journal))

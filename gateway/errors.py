@@ -83,5 +83,13 @@ class MediaRejected(MediaError):
         super().__init__(488, text)
 
 
+class Overloaded(SipError):
+    """More than may be taken on now; answered 503. `reason`: one bounded word, as in `Termination`."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        self.reason = reason
+        super().__init__(503, text)
+
+
 class JournalError(TandemError):
     """The journal cannot be written (disk full, read-only): no new call may be accepted."""

@@ -118,11 +118,11 @@ class Telephony:
 
     def drain(self) -> None:
         """Take no new calls; those that are up go on."""
-        self.calls.draining = True
+        self.calls.limits.draining = True
 
     async def stop(self) -> None:
         """End what is still up, with BYE, then close every socket."""
-        self.calls.draining = True
+        self.calls.limits.draining = True
         await self.watch.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_LIMIT):
@@ -164,7 +164,7 @@ class Telephony:
         request = transaction.request
         origin = self.trunks.recognise(request, transaction.flow)
         if request.method == "OPTIONS" and isinstance(origin, Recognition):
-            answer = self.prober.answer(request, origin, taking_calls=not self.calls.draining)
+            answer = self.prober.answer(request, origin, taking_calls=not self.calls.limits.draining)
         else:
             allow = [("Allow", ", ".join(profile.allow)), *profile.identity(response=True)]
             answer = make_response(request, 405, headers=allow)

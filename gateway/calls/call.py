@@ -22,6 +22,7 @@ from gateway.calls.endings import failure
 from gateway.calls.handover import give_back
 from gateway.calls.holding import forget_holds, set_hold
 from gateway.calls.leg import Leg, LegState
+from gateway.calls.limits import Limits
 from gateway.calls.news import News
 from gateway.calls.page_leg import dialling_of
 from gateway.calls.purpose import Purpose as Purpose
@@ -86,6 +87,7 @@ class Call(CallTask):
         *,
         on_end: Callable[[Call], None],
         on_refer: ReferHandler,
+        limits: Limits,
         primary: Call | None = None,
         known_as: tuple[CallId, InteractionId] | None = None,
     ) -> None:
@@ -113,7 +115,7 @@ class Call(CallTask):
         self._primary = primary
         self.interaction: InteractionId = primary.interaction if primary else interaction
         self._news = News(self, on_refer)
-        self._on_end = on_end
+        self._on_end, self._limits = on_end, limits
         self.record, self.now = self.records.write, self.records.now
         self._max_duration: TimerHandle | None = None
 
@@ -180,6 +182,7 @@ class Call(CallTask):
         dialling = dialling_of(self.context, self.id, leg, order, self.records.write)
         self.dialling[leg.id] = (dialling, purpose)
         try:
+            self._limits.check_outgoing(leg.trunk)
             over = await dialling.start(like)
         except SipError as error:
             over = failure(error)

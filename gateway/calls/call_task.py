@@ -164,8 +164,11 @@ class CallTask(ABC):
         leg = getattr(signal, "leg", None)
         if isinstance(leg, Leg) and leg.post != self.post:
             leg.post(signal)
-        elif isinstance(signal, Command) and signal.done is not None and not signal.done.done():
-            signal.done.set_exception(IllegalTransition("call", CallState.ENDED, "command"))
+        elif isinstance(signal, Command):
+            if signal.done is not None and not signal.done.done():
+                signal.done.set_exception(IllegalTransition("call", CallState.ENDED, "command"))
+            if signal.too_late is not None:
+                signal.too_late()
         elif isinstance(signal, FromSession) and isinstance(signal.event, OfferReceived | Referred):
             signal.event.reject(481)
 

@@ -58,7 +58,7 @@ class CallControl(Checks):
         if not name:
             raise ControlError(409, "no_agent_trunk", 'no trunk reaches agents: give one party = "agent"')
         through = self._context.trunks[name]
-        refusal = self._registry.refusal(through)
+        refusal = self._registry.limits.refusal(through)
         if refusal:
             raise ControlError(409, refusal, "no new call can be taken now")
         call = self._registry.new_call()

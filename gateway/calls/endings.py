@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.calls.leg import Leg
-from gateway.errors import SipError
+from gateway.errors import Overloaded, SipError
 from gateway.model import ReleasedBy, Result, Termination
 from gateway.sip.message import Message
 from gateway.trunks.reasons import SipAnswer, correlation, parse_reasons, reason_text
@@ -13,6 +13,8 @@ def failure(error: SipError) -> Termination:
     """How a leg or call ends that our own side could not serve."""
     if error.code in (400, 415, 488):
         return Termination(Result.FAILED, "media_refused", error.code, 65, ReleasedBy.SYSTEM, error.text)
+    if isinstance(error, Overloaded):
+        return Termination(Result.REJECTED, error.reason, error.code, 42, ReleasedBy.SYSTEM, error.text)
     reason = "no_media" if error.code == 503 else "internal_error"
     return Termination(Result.FAILED, reason, error.code, 41, ReleasedBy.SYSTEM, error.text)
 

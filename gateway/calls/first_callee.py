@@ -66,6 +66,9 @@ class FirstCallee:
         if caller.state is not LegState.INCOMING:
             return
         await caller.answer(leg.codec, call.remembered)
+        if caller.session is not None and caller.session.over:
+            # cancelled while its answer was made: that news is in the inbox, and the call ends with it
+            return
         await call.records.answered(caller)
         await call.admit(caller, leg)
 

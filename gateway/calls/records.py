@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg
-from gateway.errors import JournalError, SipError
+from gateway.errors import JournalError, Overloaded
 from gateway.events import (
     CallEnded,
     CallStarted,
@@ -48,9 +48,9 @@ class CallRecords:
         return int(self._context.clock.wall().timestamp() * 1000)
 
     async def write(self, *events: Event) -> None:
-        """SipError(503) only for the call's very first event: a call without records must not exist."""
+        """Overloaded only for the call's very first event: a call without records must not exist."""
         if not await self._append(events) and not self.begun:
-            raise SipError(503, "call records cannot be written")
+            raise Overloaded("no_disk", "call records cannot be written")
 
     async def flush(self) -> None:
         """Make durable what `started` and `created` have left waiting."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
 from collections.abc import Mapping
 
 from gateway.calls.audibility import Hold
@@ -13,6 +12,7 @@ from gateway.calls.consultation import same_agent
 from gateway.calls.context import CallContext
 from gateway.calls.incoming import Incoming, caller_identity
 from gateway.calls.leg import Leg
+from gateway.calls.limits import Limits
 from gateway.calls.signals import Command, MediaLost, NewKey
 from gateway.calls.takeover import Takeover
 from gateway.calls.transfer import Transfers
@@ -22,7 +22,7 @@ from gateway.sip.message import Request
 from gateway.sip.profile import Profile
 from gateway.sip.session import Session
 from gateway.sip.transport_flow import Flow
-from gateway.trunks.trunk import Recognition, Trunk
+from gateway.trunks.trunk import Recognition
 
 log = logging.getLogger("tandem.calls")
 
@@ -33,19 +33,13 @@ RETRY_AFTER = "5"
 
 
 class CallRegistry:
-    """Every running call. `profile_for` and `on_invite` are the session layer's door (`Application`).
-
-    draining: set by the operator's SIGTERM; new calls get 503 then
-    refused:  calls answered 503, by cause
-    """
+    """Every running call. `profile_for` and `on_invite` are the session layer's door (`Application`)."""
 
     def __init__(self, context: CallContext) -> None:
         self.context = context
-        self.draining = False
-        self.refused: Counter[str] = Counter()
         self._transfers = Transfers(context, self.find)
         self._calls: dict[CallId, Call] = {}
-        self._recent: deque[float] = deque()
+        self.limits = Limits(context, self._calls)
         self._restoring: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,10 +51,6 @@ class CallRegistry:
     @property
     def leg_count(self) -> int:
         return sum(len(call.legs) for call in self._calls.values())
-
-    def trunk_calls(self, trunk: Trunk) -> int:
-        """Calls with a leg on the trunk."""
-        return sum(any(leg.trunk is trunk for leg in call.legs.values()) for call in self._calls.values())
 
     # ---- the session layer's door ----
 
@@ -79,17 +69,17 @@ class CallRegistry:
             error = origin or SipError(403, "Forbidden")
             session.reject(error.code, error.text)
             return
-        refusal = self.refusal(origin.trunk)
+        if session.replaces is not None:
+            self._replace(session, session.replaces, origin)
+            return
+        refusal = self.limits.refusal(origin.trunk)
         if refusal:
-            self.refused[refusal] += 1
+            self.limits.refused[refusal] += 1
             log.warning("call_refused trunk=%s code=503 cause=%s", origin.trunk.name, refusal)
             session.reject(
                 503,
                 headers=(("Retry-After", RETRY_AFTER), ("Reason", f'Q.850;cause=42;text="{refusal}"')),
             )
-            return
-        if session.replaces is not None:
-            self._replace(session, session.replaces, origin)
             return
         call = self.new_call(self._held_by_caller(session, origin))
         first = Incoming(self.context, call, session, origin)
@@ -103,7 +93,7 @@ class CallRegistry:
             call, leg = found
             takeover = Takeover(self.context, call, session, origin, leg)
             session.handler = takeover.leg.handle
-            call.post(Command(takeover))
+            call.post(Command(takeover, too_late=lambda: session.reject(481)))
             return
         log.warning("replaces_refused trunk=%s code=481", origin.trunk.name)
         session.reject(481)
@@ -129,31 +119,17 @@ class CallRegistry:
         ]
         return max(held, key=lambda one: one[0])[1] if held else None
 
-    def refusal(self, trunk: Trunk) -> str:
-        """Why no new call can be taken now, one word; "" when it can."""
-        config, now = self.context.config, self.context.clock.now()
-        while self._recent and now - self._recent[0] > 1.0:
-            self._recent.popleft()
-        rate = config.limits.calls_per_second
-        limit = trunk.settings.max_calls
-        if self.draining:
-            return "draining"
-        if not self.context.journal.can_accept:
-            return "no_disk"
-        if len(self._calls) >= config.max_calls:
-            return "max_calls"
-        if limit is not None and self.trunk_calls(trunk) >= limit:
-            return "trunk_max_calls"
-        if rate and len(self._recent) >= rate:
-            return "calls_per_second"
-        self._recent.append(now)
-        return ""
-
     # ---- life ----
 
     def new_call(self, primary: Call | None = None) -> Call:
         """A call that is counted; `start` it. `primary`: the held call it is a consultation of."""
-        call = Call(self.context, on_end=self._ended, on_refer=self._transfers, primary=primary)
+        call = Call(
+            self.context,
+            on_end=self._ended,
+            on_refer=self._transfers,
+            limits=self.limits,
+            primary=primary,
+        )
         self._calls[call.id] = call
         self._idle.clear()
         return call
@@ -168,6 +144,7 @@ class CallRegistry:
             self.context,
             on_end=self._ended,
             on_refer=self._transfers,
+            limits=self.limits,
             known_as=(call_id, interaction),
         )
         self._calls[call.id] = call
@@ -181,7 +158,7 @@ class CallRegistry:
     async def settle(self, limit: float) -> None:
         """Before a restart: give what is being set up `limit` seconds, then end what still is. Calls that
         are up go on."""
-        self.draining = True
+        self.limits.draining = True
         clock = self.context.clock
         end = clock.now() + limit
         while any(map(_unsettled, self._calls.values())) and clock.now() < end:  # noqa: ASYNC110

@@ -73,11 +73,13 @@ class NewKey:
 class Command:
     """Work asked for from outside the call's task (API, drain).
 
-    done: gets the result or the exception; None when nobody waits, then an exception is the call's own
+    done:   gets the result or the exception; None when nobody waits, then an exception is the call's own
+    too_late: runs instead when the call has ended meanwhile: what somebody outside waits for
     """
 
     run: Callable[[], Awaitable[Any]]
     done: asyncio.Future[Any] | None = field(default=None, repr=False)
+    too_late: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)

@@ -55,19 +55,26 @@ class Takeover:
         call.add_leg(leg)
         try:
             await leg.take_call()
+            await self._answer()
         except SipError as error:
             log.warning("offer_refused call=%s leg=%s trunk=%s code=%d cause=%s",
                         call.id, leg.id, leg.trunk.name, error.code, error.text)  # fmt: skip
             leg.refusal = refusal(leg, error)
             await call.drop(leg, failure(error))
             return
+        if self._session.over:
+            # cancelled in the meantime: its news is in the inbox and ends this leg, the old one stays
+            return
         await self._swap()
+
+    async def _answer(self) -> None:
+        call = self._call
+        others = [call.legs[leg] for leg in sorted(call.joined) if leg != self._old.id]
+        await call.records.flush()
+        await self.leg.answer(others[0].codec if others else None, call.remembered)
 
     async def _swap(self) -> None:
         call, leg, old = self._call, self.leg, self._old
-        others = [call.legs[other] for other in sorted(call.joined) if other != old.id]
-        await call.records.flush()
-        await leg.answer(others[0].codec if others else None, call.remembered)
         await call.records.answered(leg)
         await call.record(
             LegTransferred(

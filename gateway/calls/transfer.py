@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gateway.calls.call_task import CallState
 from gateway.calls.consultation import TRANSFERRED, note_transfer
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Order
@@ -159,7 +160,10 @@ class Attended:
         if self._call.primary is self._other:
             await self._into_other()
         else:
-            self._other.post(Command(self._from_other))
+            self._other.post(Command(self._from_other, too_late=self._gone))
+
+    def _gone(self) -> None:
+        self._refer.notify(481, final=True)
 
     async def _into_other(self) -> None:
         """The consultation's other parties go to the held call; in the consultation's task."""
@@ -171,8 +175,8 @@ class Attended:
                 await note_transfer(other, replaced.id, legs)
                 await other.leave(replaced, TRANSFERRED)
 
-        if replaced.id not in other.parties:
-            self._refer.notify(481, final=True)
+        if replaced.id not in other.parties or other.state is CallState.ENDED:
+            self._gone()
             return
         self._refer.notify(200, final=True)
         await hand_over(call, other, legs, TRANSFERRED, instead_of=replaced, then=then)
@@ -182,7 +186,7 @@ class Attended:
         call, other, replaced = self._call, self._other, self._replaced
         legs = [other.legs[leg] for leg in sorted(other.parties - other.lent.keys()) if leg != replaced.id]
         if not legs or replaced.id not in other.parties:
-            self._refer.notify(481, final=True)
+            self._gone()
             return
 
         async def then(error: str) -> None:

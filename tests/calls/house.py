@@ -15,6 +15,7 @@ import numpy as np
 from gateway.calls.context import Sounds
 from gateway.cdr.call_detail import CallDetail, call_detail
 from gateway.cdr.journal import Journal
+from gateway.cdr.segments import Disk
 from gateway.config import load
 from gateway.config_models import Config
 from gateway.events import Event
@@ -167,9 +168,10 @@ async def open_house(
     center: ContactCenter | None = None,
     teams: Teams | None = None,
     rooms: Any = None,
+    disk: Disk | None = None,
     **texts: str,
 ) -> AsyncIterator[House]:
-    """Start the gateway and its peers; at the end nothing may be left."""
+    """Start the gateway and its peers; at the end nothing may be left. `disk`: what the journal writes to."""
     plain, secure = _outside(engine.settings.ports), _outside(engine.settings.ports)
     center = center or ContactCenter()
     teams = teams or Teams(pki, media_addresses=["127.0.0.1"])
@@ -192,7 +194,7 @@ async def open_house(
             )
         )
         config = load(file)
-        journal = Journal(reserve_bytes=1 << 20, ballast_bytes=1 << 16)
+        journal = Journal(reserve_bytes=1 << 20, ballast_bytes=1 << 16, retry_seconds=0.2, disk=disk)
         await journal.open(config.journal_dir)
         sounds = Sounds(
             await music.prepare(tone_file(folder / "music.wav"), state / "sounds"),

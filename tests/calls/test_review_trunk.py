@@ -32,7 +32,7 @@ def leg_toward(h: House, trunk: str) -> tuple[Session, Anchor]:
         for leg in call.legs.values()
         if leg.trunk.name == trunk
     ]
-    assert leg.session is not None
+    assert isinstance(leg.session, Session)
     return leg.session, leg.anchor
 
 
