@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gateway.call_verbs import add_parsers
 from gateway.exit_codes import ExitCode
+from gateway.probe_options import add_parser as add_probe
 
 CANDIDATES = (Path("config/tandem.toml"), Path("/etc/tandem/tandem.toml"))
 
@@ -59,6 +60,10 @@ def _dispatch(options: argparse.Namespace, path: Path) -> ExitCode:
             from gateway.command_account import account
 
             return account(path, options)
+        case "probe":
+            from gateway.command_probe import probe
+
+            return probe(path, options)
         case "cdr":
             from gateway.command_cdr import Filters, cdr
 
@@ -90,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tandem",
         description="SIP gateway between a contact center and Microsoft Teams Direct Routing.",
-        epilog="Exit codes: 0 done, 2 usage, 65 refused by the gateway, 69 something needed is not there, "
+        epilog="Exit codes: 0 done, 1 the probe missed a limit, 2 usage, 65 refused by the gateway, "
+        "69 something needed is not there, "
         "70 internal error, 73 state_dir cannot be written, 75 port or state_dir taken, 77 not permitted, "
         "78 configuration.",
     )
@@ -118,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     cdr.add_argument("--trunk", default="", metavar="NAME")
     cdr.add_argument("--interaction", default="", metavar="ID", help="global interaction id")
     cdr.add_argument("--limit", type=_number, default=100, metavar="N", help="0 = all; default 100")
+    add_probe(commands, common, listing)
     _add_account(commands, common, listing)
     commands.add_parser("version", help="print the version")
     return parser

@@ -292,6 +292,21 @@ class Graph(Section):
     """While Busy, show a conference call in Teams, which our own state can be told by."""
 
 
+class Probe(Section):
+    """[probe]: what `tandem probe` does when it is not told otherwise, and what passes."""
+
+    agent: Annotated[str, Field(strict=True, min_length=1)] | None = None
+    """Login of the agent that the call is placed for."""
+    number: Annotated[str, Field(strict=True, min_length=1)] | None = None
+    """A number that sends back what it hears."""
+    max_setup: Seconds = 10.0
+    max_delay: Seconds = 400.0
+    """Milliseconds, one way."""
+    max_loss: SecondsOrOff = 2.0
+    """Percent."""
+    min_mos: SecondsOrOff = 3.5
+
+
 class Config(Section):
     """The whole file. `trunks`, `routes` and `agents` are [[trunk]], [[route]] and [[agent]] in it."""
 
@@ -317,6 +332,7 @@ class Config(Section):
     agents: tuple[Agent, ...] = Field(default=(), alias="agent")
     agent_states: AgentRules = Field(default_factory=AgentRules)
     sign_in: SignIn = Field(default_factory=SignIn)
+    probe: Probe = Field(default_factory=Probe)
     graph: Graph | None = None
 
     @property

@@ -13,6 +13,8 @@ from media.music import SoundError
 
 class ExitCode(IntEnum):
     OK = 0
+    MISSED = 1
+    """The probe made its call, and a limit was not kept."""
     USAGE = 2
     REFUSED = 65
     """The gateway refused the command: no such call, not now, not so. Nothing has changed."""

@@ -100,8 +100,6 @@ class Checks:
         """Number and login of an agent given by either."""
         for known in self._context.config.agents:
             if known.login == agent:
-                if not known.numbers and self._context.phones.connected(agent):
-                    return agent, agent
                 if not known.numbers:
                     raise ControlError(409, "no_number", f"agent {agent} has no number in the configuration")
                 return known.numbers[0], agent

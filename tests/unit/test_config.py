@@ -122,6 +122,7 @@ def test_the_annotated_default_names_every_key_with_its_default() -> None:
         (m.Agent, ("agent",)),
         (m.AgentRules, ("agent_states",)),
         (m.SignIn, ("sign_in",)),
+        (m.Probe, ("probe",)),
         (m.Graph, ("graph",)),
     ]
     assert {name for _, (name, *_) in sections} == {i.alias or n for n, i in Config.model_fields.items()}
