@@ -130,15 +130,14 @@ async def test_attended_transfer_into_a_call_that_ends_meanwhile_is_told(
         other = await h.teams.expect_invite()
         await other.answer()
         await second.answered()
-        ending = Gate(monkeypatch, Leg, "release")
-        ended = asyncio.create_task(second.bye())
-        await asyncio.wait_for(ending.reached.wait(), 5)
-        answer = await first.refer("", replaces=second)
-        ending.open.set()
-        await ended
-        assert answer.code in (202, 481)
-        if answer.code == 202:
-            assert "481" in await first.transferred()
-        await other.expect_end()
+        changing = Gate(monkeypatch, Leg, "take_offer")
+        held = asyncio.create_task(second.hold())
+        await asyncio.wait_for(changing.reached.wait(), 5)
+        await other.hang_up()
+        assert (await first.refer("", replaces=second)).code == 202
+        changing.open.set()
+        assert "481" in await first.transferred()
+        await held
+        await second.expect_end()
         await both_hear(first, expert)
         await over(first, expert)
