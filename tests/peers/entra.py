@@ -12,6 +12,7 @@ token times are the machine's real time, whatever clock the rest of the stand-in
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
 import json
@@ -72,6 +73,12 @@ class EntraRefusal(Exception):
         super().__init__(text)
 
 
+@functools.cache
+def _first_key() -> rsa.RSAPrivateKey:
+    """Made once a process: making one takes longer than most tests."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 class Entra:
     """One tenant, one registration. `base` is the https address it is reached under."""
 
@@ -79,7 +86,7 @@ class Entra:
         self.tenant, self.registration = tenant, registration
         self.base = ""
         self.users: dict[str, Json] = {}
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.key = _first_key()
         self.key_id = "sim-key-1"
         self.lifetime = 3600
         self.grants: dict[str, Grant] = {}
@@ -191,7 +198,9 @@ class Entra:
             )
             back |= {"code": code, "client_info": self._client_info(user), "session_state": str(uuid.uuid4())}
         if asked.get("response_mode") == "form_post":
-            fields = "".join(f'<input type="hidden" name="{k}" value="{html.escape(v)}">' for k, v in back.items())
+            fields = "".join(
+                f'<input type="hidden" name="{k}" value="{html.escape(v)}">' for k, v in back.items()
+            )
             form = f'<form method="post" action="{redirect}">{fields}</form>'
             script = "<script>document.forms[0].submit()</script>"
             return web.Response(text=f"<!doctype html><body>{form}{script}", content_type="text/html")

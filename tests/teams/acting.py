@@ -45,7 +45,7 @@ async def drive(clock: FakeClock, work: Coroutine[Any, Any, T], *, limit: float 
         await asyncio.sleep(0)
         due = next_pause(clock)
         quiet = quiet + 1 if due is not None else 0
-        if quiet > 3 and due is not None and not task.done():
+        if quiet > 1 and due is not None and not task.done():
             assert due < end, "the clock ran and ran"
             clock.advance(due - clock.now())
             quiet = 0
