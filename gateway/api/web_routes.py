@@ -1,4 +1,4 @@
-"""The Agent Desktop at `/desk/`. Its files are read once: a request's path is a key, never a place on disk."""
+"""The Agent Desktop at `/desk/`. Files are read once: a request's path is a key, never a place on disk."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import { language, span, t } from "./texts.js";
 const KEPT = "tandem.last_picture";
 const HISTORY_ROWS = 20;
 const AGAIN = 1500;
+const HISTORY_EVERY = 30000;
 
 const desk = {
   me: null,
@@ -261,4 +262,5 @@ if (refused) {
   history.replaceState(null, "", location.pathname);
 }
 setInterval(tick, 1000);
+setInterval(readHistory, HISTORY_EVERY);
 void enter();
