@@ -19,6 +19,8 @@ from media.webrtc import WebRtcPhone
 
 _POLL = 0.05
 _PATIENCE = 60.0
+_SETTLING = 0.4
+"""Seconds from the answer until the ringing tone has left every buffer."""
 _TONE = -40.0
 """dBFS from which a tone of the test number counts as heard."""
 
@@ -115,10 +117,14 @@ class _Agent:
     async def _listen(self, found: Findings, phone: WebRtcPhone, reference: Reference) -> Findings:
         task = self._task
         await asyncio.wait_for(phone.connected.wait(), 10)
+        await asyncio.sleep(_SETTLING)
         begin = time.monotonic()
         before = await _counters(phone)
         await asyncio.sleep(task.seconds)
         after = await _counters(phone)
+        if before["ssrc"] != after["ssrc"]:
+            # another source since: aiortc tells of the latest one only, and counts it from its first packet
+            before = dict.fromkeys(before, 0.0)
         received, lost = (after[name] - before[name] for name in ("received", "lost"))
         loss = 100.0 * max(lost, 0) / max(received + lost, 1) if received else 100.0
         delay: float | None = None
@@ -154,8 +160,9 @@ async def _counters(phone: WebRtcPhone) -> dict[str, float]:
     """received and lost in packets, jitter in milliseconds, of what comes in."""
     inbound = (await phone.statistics()).get("inbound-rtp")
     if inbound is None:
-        return {"received": 0, "lost": 0, "jitter": 0.0}
+        return {"ssrc": 0.0, "received": 0.0, "lost": 0.0, "jitter": 0.0}
     return {
+        "ssrc": inbound.ssrc,
         "received": inbound.packetsReceived,
         "lost": inbound.packetsLost,
         "jitter": inbound.jitter / 48.0,

@@ -7,18 +7,27 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from argon2 import PasswordHasher
 
+from gateway.agents.accounts import Accounts
+from gateway.agents.part import AgentsPart
+from gateway.agents.people import UserRole
 from gateway.api.control_routes import control_operations
+from gateway.api.metrics import Metrics
 from gateway.api.phone_routes import PhoneRoutes
+from gateway.api.server import HttpApi
+from gateway.desk import open_desk
 from gateway.probe.agent import Task, probe
 from gateway.probe.reference import EVERY, Reference, round_trips
 from gateway.probe.report import Findings, Limits, as_json, as_metrics, as_text, mos_of
 from media.webrtc import PACKET, RATE
-from tests.api.site import open_site
+from tests.agents.house import PASSWORD
+from tests.api.site import Gateway, open_site
 from tests.calls.conftest import OpenHouse
 from tests.calls.house import EXPERT, House
 from tests.calls.matrix import control
@@ -88,6 +97,32 @@ async def test_a_number_that_plays_a_tone_is_heard_or_not(house: OpenHouse) -> N
             assert len(findings.misses(Limits())) == misses, findings
             assert findings.delay is None
             await expert.expect_end()
+
+
+async def test_an_account_signs_in_and_may_call_for_itself_only(house: OpenHouse) -> None:
+    """The same over the desktop's own door: cookie, CSRF token, role agent."""
+    async with house(extra=AGENT) as h:
+        part = AgentsPart(h.config, h.journal, lambda: ())
+        part.accounts = Accounts(part.database, PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        routes = PhoneRoutes(h.gateway.context.phones)
+        http = HttpApi("127.0.0.1:0", status=Gateway, metrics=Metrics(), tokens={})
+        open_desk(h.config, part, control(h), h.journal, http)
+        http.add_routes([routes.operation(), *control_operations(control(h))])
+        http.on_stopping(routes.close)
+        await part.start()
+        await http.start()
+        try:
+            await part.accounts.add("probe", UserRole.AGENT, PASSWORD)
+            url = "http://{}:{}".format(*http.address)
+            task = Task(url, "probe", EXPERT, PASSWORD, account="probe", seconds=1.5, hz=700.0)
+            findings, expert = await asyncio.gather(probe(task), number(h, echoes=False))
+            assert findings.misses(Limits()) == []
+            await expert.expect_end()
+            assert (await probe(replace(task, secret="wrong"))).error
+            assert "role" in (await probe(replace(task, agent="somebody"))).error
+        finally:
+            await http.stop()
+            await part.stop()
 
 
 async def test_a_probe_that_gets_nowhere_says_why(house: OpenHouse) -> None:
