@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gateway.calls.leg import Leg
-from gateway.errors import Overloaded, SipError
+from gateway.errors import MediaError, Overloaded, SipError
 from gateway.model import ReleasedBy, Result, Termination
 from gateway.sip.message import Message
+from gateway.sip.session_values import warning as warning_header
 from gateway.trunks.reasons import SipAnswer, correlation, parse_reasons, reason_text
 
 
@@ -20,9 +21,12 @@ def failure(error: SipError) -> Termination:
 
 
 def warning(leg: Leg, error: SipError) -> tuple[str, str]:
-    """Warning header (RFC 3261 20.43; 399 miscellaneous) with our name toward this peer."""
-    text = error.text.replace("\\", "").replace('"', "'")
-    return "Warning", f'399 {leg.trunk.profile(leg.tenant).contact_host} "{text}"'
+    """Warning header with our name toward this peer.
+
+    What rtpengine and the rooms say is for our log: it may name them and their addresses.
+    """
+    text = "media cannot be served" if isinstance(error, MediaError) else error.text
+    return warning_header(leg.trunk.profile(leg.tenant).contact_host, text)
 
 
 def refusal(leg: Leg, error: SipError) -> SipAnswer:

@@ -11,7 +11,7 @@ from gateway.errors import SipError
 from gateway.sip.message import Request, Response, make_request, make_response, new_call_id, new_tag
 from gateway.sip.profile import Profile
 from gateway.sip.session_ports import TransactionsPort
-from gateway.sip.transport_types import Target
+from gateway.sip.transport_types import Target, bracketed
 
 ACCEPT = "application/sdp"
 
@@ -34,7 +34,7 @@ def make_options(profile: Profile, request_uri: str, to: str) -> Request:
     return make_request(
         "OPTIONS",
         request_uri,
-        from_=f"<sip:{_bracketed(profile.from_host)}>;tag={new_tag()}",
+        from_=f"<sip:{bracketed(profile.from_host)}>;tag={new_tag()}",
         to=to,
         call_id=new_call_id(profile.from_host),
         cseq=1,
@@ -107,7 +107,3 @@ async def ping(
     finally:
         late.cancel()
     return Pong(response, clock.now() - started)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gateway.sip.transport_types import bracketed
+
 RefreshMethod = Literal["auto", "invite", "update"]
 ReliableProvisional = Literal["never", "when-required", "when-supported"]
 
@@ -68,7 +70,7 @@ class Profile:
 
     def contact(self, user: str = "") -> str:
         """The Contact header value; without a user there is no '@' either (facts 1.6)."""
-        host = f"[{self.contact_host}]" if ":" in self.contact_host else self.contact_host
+        host = bracketed(self.contact_host)
         port = f":{self.contact_port}" if self.contact_port else ""
         at = f"{user}@" if user else ""
         return f"<sip:{at}{host}{port}{self.contact_params}>"

@@ -16,6 +16,7 @@ from sipmessage import Headers
 
 from gateway.errors import MessageError
 from gateway.sip.message import Message, Request, parse_name_addr, split_values
+from gateway.sip.transport_types import bracketed
 
 SDP_TYPE = "application/sdp"
 
@@ -203,7 +204,7 @@ def _direction(sdp: bytes) -> str:
 def warning(host: str, text: str) -> tuple[str, str]:
     """A Warning header of the miscellaneous kind (RFC 3261 20.43)."""
     safe = text.replace("\\", "").replace('"', "'")
-    return "Warning", f'399 {host or "gateway"} "{safe}"'
+    return "Warning", f'399 {bracketed(host) or "gateway"} "{safe}"'
 
 
 def merged(*groups: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

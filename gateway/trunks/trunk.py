@@ -43,8 +43,12 @@ class Surface:
     advertise: str = ""
     listeners: tuple[Endpoint, ...] = ()
 
-    def listener(self, kind: TransportKind) -> Endpoint | None:
-        return next((endpoint for endpoint in self.listeners if endpoint.kind is kind), None)
+    def listener(self, kind: TransportKind, *, local: str = "", ipv6: bool = False) -> Endpoint | None:
+        """The one at our address `local`, else the first of that address family, else the first at all."""
+        found = [endpoint for endpoint in self.listeners if endpoint.kind is kind]
+        here = [endpoint for endpoint in found if endpoint.host == local]
+        alike = [endpoint for endpoint in found if (":" in endpoint.host) is ipv6]
+        return next(iter((*here, *alike, *found)), None)
 
     @property
     def own_hosts(self) -> frozenset[str]:
@@ -342,7 +346,7 @@ class SipTrunk(Trunk):
 
     def _reached_at(self, kind: TransportKind, local: tuple[str, int] | None) -> tuple[str, int | None]:
         """Contact host and port: configured name, else the listener's address, else our end of the flow."""
-        listener = self.surface.listener(kind)
+        listener = self.surface.listener(kind, local=local[0] if local else "", ipv6=self._ipv6())
         host = self.settings.advertise or self.surface.advertise
         if not host and listener is not None and listener.host not in _WILDCARDS:
             host = listener.host

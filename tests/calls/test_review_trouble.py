@@ -90,8 +90,13 @@ async def test_a_dead_rtpengine_is_503_and_the_next_call_after_its_return_is_hea
 
         monkeypatch.setattr(own_engine, "_start_rtpengine", broken)
         os.kill(own_engine.processes["rtpengine"], signal.SIGKILL)
-        refused = await h.center.call(EXPERT)
+        refused, theirs = await h.center.call(EXPERT), await h.teams.invite(CUSTOMER)
         assert (await refused.outcome(within=30.0)).code == 503
+        answer = await theirs.outcome(within=30.0)
+        assert answer.code == 503
+        assert answer.get("Warning")
+        assert "rtpengine" not in answer.get("Warning"), "an inner part and its address are told to Teams"
+        assert "127.0.0.1" not in answer.get("Warning")
         await h.teams.expect_no_invite(0.1)
         monkeypatch.setattr(own_engine, "_start_rtpengine", start)
         await until(lambda: own_engine.restarts >= 1, "rtpengine back", within=20.0)
@@ -100,7 +105,7 @@ async def test_a_dead_rtpengine_is_503_and_the_next_call_after_its_return_is_hea
         await over(again, other)
         await over(agent, expert)
         await h.quiet()
-        assert ended(h) == [("no_media", 503), ("hangup", 200), ("hangup", 200)]
+        assert ended(h) == [("no_media", 503)] * 2 + [("hangup", 200)] * 2
 
 
 class FullDisk(Disk):
