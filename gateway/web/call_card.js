@@ -21,7 +21,7 @@ export function callCard(call, desk, consultation) {
       h("h3", {}, headline(call, desk.login)),
       h("span", { class: "timer", ...since(mine?.answered_at ?? call.started_at) }),
     ),
-    banner(call, desk.login, Boolean(consultation)),
+    banner(call, desk.login, Boolean(consultation), desk.phone?.rings(mine?.id)),
     h("ul", { class: "people", "aria-label": t("participants") }, call.legs.map((leg) => person(call, leg, mine, desk, up && !consultation))),
     consultation ? consulting(consultation, desk) : commandsOf(call, mine, desk, up, who),
     !consultation && up && desk.panels.has(`keypad ${call.id}`) ? keypad(call, desk, who) : null,
@@ -39,8 +39,9 @@ function headline(call, login) {
   return count > 2 ? t("conference", { count }) : t("call_with", { who });
 }
 
-function banner(call, login, consulting) {
+function banner(call, login, consulting, here = false) {
   const mine = legOf(call, login);
+  if (here) return null;
   if (rings(mine) && mine.role === "caller") {
     return h("p", { class: "banner ring" }, t("lift_to_call", { who: call.to_number }));
   }
@@ -89,10 +90,11 @@ function commandsOf(call, mine, desk, up, who) {
     if (!desk.panels.delete(panel)) desk.panels.add(panel);
     desk.redraw();
   };
-  const hangUp = () => desk.act(up ? commands.hangUp(call.id, mine.id) : commands.endForAll(call.id));
+  const hangUp = () => (desk.phone?.rings(mine.id) ? desk.phone.decline(mine.id) : desk.act(up ? commands.hangUp(call.id, mine.id) : commands.endForAll(call.id)));
   return h(
     "div",
     { class: "commands", role: "group", "aria-label": `${t("commands")}: ${who}` },
+    desk.phone?.rings(mine.id) && button("answer", () => void desk.phone.answer(mine.id), { class: "primary" }),
     button(isIncoming(call, desk.login) ? "decline" : "hang_up", hangUp, { class: "danger" }),
     up && [
       button(mine.holding ? "retrieve" : "hold", change({ holding: !mine.holding }), { "aria-pressed": String(mine.holding) }),

@@ -4,6 +4,7 @@ import { commands } from "./api.js";
 import { callCard, since } from "./call_card.js";
 import { h } from "./dom.js";
 import { isIncoming, legOf, stateText, whoIs } from "./model.js";
+import { phoneView } from "./phone_view.js";
 import { moment, span, t } from "./texts.js";
 
 export function deskView(desk) {
@@ -19,6 +20,7 @@ export function deskView(desk) {
       "section",
       { class: "interactions", "aria-labelledby": "interactions" },
       dialForm(desk),
+      desk.phone && phoneView(desk.phone),
       h("h2", { id: "interactions" }, t("interactions")),
       shown.length === 0 && h("p", { class: "empty" }, t("no_interactions")),
       shown.map((call) => callCard(call, desk, byId.get(call.consultation))),

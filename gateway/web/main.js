@@ -4,6 +4,7 @@ import { ask, commands, onSignedOut, useCsrf } from "./api.js";
 import { deskView, incomingPop, statePicker } from "./desk_view.js";
 import { h, morph } from "./dom.js";
 import { changes, isIncoming } from "./model.js";
+import { Phone } from "./phone.js";
 import { signInView } from "./sign_in_view.js";
 import { Stream } from "./stream.js";
 import { supervisorView } from "./supervisor_view.js";
@@ -28,6 +29,7 @@ const desk = {
   view: "desk",
   panels: new Set(),
   streams: [],
+  phone: null,
   act,
   say,
   redraw,
@@ -166,6 +168,7 @@ async function enter() {
   restoreKept();
   desk.streams = [new Stream("/api/v1/me/events", { picture: mine, connected: linked })];
   if (desk.me.role !== "agent") desk.streams.push(new Stream("/api/v1/desk/events", { picture: everybody, connected: () => {} }));
+  if (desk.me.agent) desk.phone = new Phone(redraw, (error) => say(t("microphone_refused", { text: error.message })));
   redraw();
   void readHistory();
 }
@@ -188,7 +191,8 @@ function later(error, again) {
 
 function leave(notice) {
   for (const stream of desk.streams) stream.close();
-  Object.assign(desk, { me: null, login: "", picture: null, everybody: null, history: [], streams: [], connected: false, lostAt: null, missed: null });
+  desk.phone?.end();
+  Object.assign(desk, { me: null, login: "", picture: null, everybody: null, history: [], streams: [], phone: null, connected: false, lostAt: null, missed: null });
   sessionStorage.removeItem(KEPT);
   void askForSignIn(notice);
 }
