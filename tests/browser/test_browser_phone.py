@@ -6,6 +6,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.site import ANNA, CUSTOMER, Site
 from tests.browser.test_desk import press
+from tests.browser.test_look import look
 from tests.peers.contact_center_call import CenterCall
 from tests.support.waiting import until
 
@@ -30,6 +31,7 @@ async def test_a_call_is_answered_in_the_browser_and_a_reload_picks_it_up_again(
     await expect(page.get_by_role("heading", name=f"Call with {CUSTOMER}")).to_be_visible()
     await hears_the_browser(customer)
     await is_heard(page)
+    await look(page, "phone-wide")
     await page.reload()
     await expect(page.get_by_role("heading", name=f"Call with {CUSTOMER}")).to_be_visible()
     await hears_the_browser(customer)
@@ -47,3 +49,12 @@ async def test_a_call_is_declined_in_the_browser(site: Site) -> None:
     await press(page, "Decline")
     assert (await customer.outcome()).code == 486
     await expect(page.get_by_text("No call at the moment.")).to_be_visible()
+
+
+async def test_a_second_page_of_the_same_agent_rings_and_the_first_says_so(site: Site) -> None:
+    first, second = await site.page("anna"), await site.page("anna")
+    await first.get_by_label("Use this browser as my telephone").check()
+    await expect(first.get_by_text("ready to ring")).to_be_visible()
+    await second.get_by_label("Use this browser as my telephone").check()
+    await expect(second.get_by_text("ready to ring")).to_be_visible()
+    await expect(first.get_by_text("Another page of yours rings now.")).to_be_visible()
