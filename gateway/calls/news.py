@@ -116,6 +116,8 @@ class News:
         if held != leg.held:
             leg.held = held
             await set_hold(call, leg, held)
+        # after a kill -9 the next gateway must not describe itself otherwise under the same o= version (T16)
+        await call.remembered()
         event.answer(answer)
         if leg.codec is not codec:
             call.sound.renew(leg)

@@ -45,8 +45,10 @@ class Prober:
         self._wake: dict[tuple[str, str], asyncio.Event] = {}
 
     async def learn(self) -> None:
-        """Resolve every peer's name, waiting a little for slow DNS; before the listeners open, so that no peer
-        is taken for a stranger."""
+        """Resolve every peer's name, waiting a little for slow DNS.
+
+        To be called before the listeners open, so that no peer is taken for a stranger.
+        """
         work = [self.resolve(trunk, peer) for trunk in self._trunks for peer in trunk.peers]
         try:
             async with asyncio.timeout(FIRST_LIMIT):

@@ -1,8 +1,9 @@
-"""Two legs bridged, parked, moved and refreshed: the tones go where they should, the outside stays as it is."""
+"""Two legs bridged, parked, moved and refreshed: tones go where they should, the outside stays as it is."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -62,7 +63,7 @@ async def test_moving_between_partners_changes_nothing_outside_and_leaves_no_gap
     await both_hear(a, c)
     await two.park()
     times = [packet.at for packet in a.heard()]
-    assert max(later - earlier for earlier, later in zip(times, times[1:], strict=False)) < 0.15
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 0.15
     assert [anchor.local for anchor in (one, two, three)] == before
     assert a.undecodable == c.undecodable == 0
     assert not hears(a.pcm(a.now - 0.1), 700)

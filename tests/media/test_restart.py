@@ -20,6 +20,7 @@ from tests.media.support import PLAIN, both_hear, callee, caller
 from tests.media.test_music import write_wav
 from tests.peers.tone import hears, sine
 from tests.support import ports
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ async def test_calls_survive_the_death_of_rtpengine(engine: Engine, bay: PatchBa
 async def test_a_wrapped_leg_needs_and_gets_a_new_key(
     engine: Engine, bay: PatchBay, peer: PeerFactory
 ) -> None:
-    """The outgoing roll-over counter is not restored: a strict receiver hears nothing until it has a new key."""
+    """The outgoing roll-over counter is not restored: a strict receiver hears nothing before a new key."""
     notice = Notice(engine)
     a, b = await peer(tone=440), await peer(tone=700, srtp=True)
     one, two = await caller(bay, a), await callee(bay, b)
@@ -229,8 +230,7 @@ async def test_an_external_rtpengine_is_only_talked_to(engine: Engine, tmp_path:
     notice = Notice(external)
     assert external.processes == {}
     os.kill(engine.processes["rtpengine"], signal.SIGSTOP)
-    while external.up:
-        await asyncio.sleep(0.02)  # noqa: ASYNC110
+    await until(lambda: not external.up)
     os.kill(engine.processes["rtpengine"], signal.SIGCONT)
     await notice.wait()
     await external.stop()
