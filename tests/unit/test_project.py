@@ -29,7 +29,11 @@ def _locked(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("lock", "extras"),
-    [("requirements.lock", ["postgresql"]), ("requirements-dev.lock", ["postgresql", "dev"])],
+    [
+        ("requirements.lock", ["postgresql"]),
+        ("requirements-demo.lock", ["postgresql", "demo"]),
+        ("requirements-dev.lock", ["postgresql", "dev"]),
+    ],
 )
 def test_every_dependency_is_locked(lock: str, extras: list[str]) -> None:
     locked = _locked(lock)
@@ -42,9 +46,11 @@ def test_every_dependency_is_locked(lock: str, extras: list[str]) -> None:
 
 
 def test_the_locks_agree_and_name_no_index() -> None:
-    runtime, dev = _locked("requirements.lock"), _locked("requirements-dev.lock")
-    assert runtime == {name: dev[name] for name in runtime}
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    dev = _locked("requirements-dev.lock")
+    for name in ("requirements.lock", "requirements-demo.lock"):
+        smaller = _locked(name)
+        assert smaller == {package: dev[package] for package in smaller}
+    for name in ("requirements.lock", "requirements-demo.lock", "requirements-dev.lock"):
         assert "://" not in (ROOT / name).read_text()
 
 
