@@ -28,6 +28,9 @@ Pcm = npt.NDArray[np.int16]
 Source = Callable[[int], Pcm]
 """PCM of packet number n, `PACKET` samples."""
 
+SETTLE = 2.0
+"""Seconds that closing waits for a connection that is being made."""
+
 
 def tone(hz: float, amplitude: float = 0.3) -> Source:
     """A continuous sine."""
@@ -120,6 +123,11 @@ class WebRtcPhone:
         pc, self.pc = self.pc, None
         listening, self._listening = self._listening, None
         if pc is not None:
+            if pc.connectionState == "connecting":
+                # aioice forgets the task that keeps consent fresh when it is closed just before connecting
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SETTLE):
+                        await self.connected.wait()
             await pc.close()
         if self._speech is not None:
             self._speech.stop()

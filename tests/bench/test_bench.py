@@ -79,7 +79,7 @@ async def test_reports(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
-    process = await start(tmp_path, "calls", "--calls", "500", "--rate", "5", "--seconds", "300")
+    process = await start(tmp_path, "calls", "--calls", "100", "--rate", "5", "--seconds", "300")
     async with asyncio.timeout(60):
         await until(lambda: len(marked(f"{MARK}={tmp_path}")) >= 4, 60)
         process.send_signal(signal.SIGINT)

@@ -186,6 +186,7 @@ async def test_what_is_no_answer_to_our_offer_is_refused_and_nothing_is_left(
     await anchor.accept_answer(good.encode())
     with pytest.raises(MediaRejected):
         await anchor.accept_answer(good.encode())
+    await asyncio.wait_for(phone.connected.wait(), 10)
 
 
 async def test_the_silence_of_a_page_that_is_away_means_nothing(bay: PatchBay, phone: WebRtcPhone) -> None:

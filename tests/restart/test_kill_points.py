@@ -1,6 +1,6 @@
 """kill -9 of the gateway at random moments of busy seconds: set-ups, holds, transfers, hang-ups under way.
 
-Eight moments in the suite; `TANDEM_KILL_POINTS=50` (and `TANDEM_KILL_SEED`) for more of them.
+Not part of every run, because random moments are luck: `TANDEM_KILL_POINTS=50` (and `_SEED`) runs it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.peers.sipwire_call import WireCall
 from tests.peers.teams_call import TeamsCall
 from tests.restart.plant import Plant, open_plant
 
-POINTS = int(os.environ.get("TANDEM_KILL_POINTS", "8"))
+POINTS = int(os.environ.get("TANDEM_KILL_POINTS", "0"))
 SEED = int(os.environ.get("TANDEM_KILL_SEED", "5"))
 CALLS = 6
 """Calls a round; they are begun within BUSY seconds, and the gateway dies within these, too."""
@@ -187,6 +187,7 @@ async def _resume(story: Story) -> None:
     raise AssertionError("cannot resume")
 
 
+@pytest.mark.skipif(POINTS == 0, reason="random moments: set TANDEM_KILL_POINTS to run it")
 @pytest.mark.load
 async def test_every_call_goes_on_or_ends_with_one_row(pki: Pki, tmp_path: Path) -> None:
     dice = random.Random(SEED)
