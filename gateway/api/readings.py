@@ -9,6 +9,7 @@ from gateway.api.metrics import Reading
 from gateway.app import App
 from gateway.cdr.delivery import SinkStatus
 from gateway.cdr.journal import Journal
+from gateway.trunks.health import PeerState
 from gateway.trunks.trunk import TrunkStatus
 
 
@@ -99,6 +100,11 @@ def trunk_readings(trunks: Iterable[TrunkStatus]) -> Iterator[Reading]:
             which = {**labels, "peer": peer.peer}
             up = peer.state == "up"
             yield Reading("tandem_peer_up", up, "1 while the peer answers.", labels=which)
+            for state in PeerState:
+                here = {**which, "state": state.value}
+                yield Reading("tandem_peer_state", peer.state is state, "1 for its state.", labels=here)
+            left = peer.hold_down
+            yield Reading("tandem_peer_hold_down_seconds", left, "What Retry-After has left.", labels=which)
             yield Reading("tandem_peer_misses", peer.misses, "OPTIONS in a row without answer.", labels=which)
             if peer.rtt_ms is not None:
                 seconds = peer.rtt_ms / 1000
