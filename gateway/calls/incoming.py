@@ -23,9 +23,9 @@ from gateway.trunks.uris import HeaderSource, user_of
 log = logging.getLogger("tandem.calls")
 
 
-def caller_identity(context: CallContext, trunk: Trunk, headers: HeaderSource) -> PartyIdentity:
-    """Who calls: by number, or as the trunk's trusted header says."""
-    identity = identify(trunk.name, trunk.caller(headers).number, context.directory)
+def caller_identity(context: CallContext, trunk: Trunk, number: str, headers: HeaderSource) -> PartyIdentity:
+    """Who calls: by `number`, or as the trunk's trusted header says."""
+    identity = identify(trunk.name, number, context.directory)
     return recognise(identity, trunk.settings.agent_header, headers, context.config.agents)
 
 
@@ -36,7 +36,7 @@ class Incoming:
         self._context, self._call, self._session, self._origin = context, call, session, origin
         trunk, request = origin.trunk, session.request
         self._who = trunk.caller(request.headers)
-        identity = caller_identity(context, trunk, request.headers)
+        identity = caller_identity(context, trunk, self._who.number, request.headers)
         self.leg = Leg(
             context.bay,
             trunk,

@@ -110,14 +110,20 @@ class CallRegistry:
         """The call that a calling agent has on hold, the latest of several: this one is its consultation
         (facts/call-detail.md 4.6).
         """
-        identity = caller_identity(self.context, origin.trunk, session.request.headers)
         held = [
-            (call.held_at.get(leg.id, 0), call)
+            (call.held_at.get(leg.id, 0), call, leg)
             for call in self._calls.values()
+            if call.holds
             for leg in call.legs.values()
-            if Hold(leg.id) in call.holds and same_agent(leg, identity)
+            if Hold(leg.id) in call.holds
         ]
-        return max(held, key=lambda one: one[0])[1] if held else None
+        if not held:
+            return None
+        headers = session.request.headers
+        number = origin.trunk.caller(headers).number
+        identity = caller_identity(self.context, origin.trunk, number, headers)
+        his = [(since, call) for since, call, leg in held if same_agent(leg, identity)]
+        return max(his, key=lambda one: one[0])[1] if his else None
 
     # ---- life ----
 
