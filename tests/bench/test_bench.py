@@ -92,7 +92,8 @@ async def test_a_peer_that_dies_is_named_and_what_it_started_is_ended(tmp_path: 
     target = Command("dead", "sh -c 'sleep 600 & echo no licence; exit 3'", ("127.0.0.1", 9))
     around: Any = _Around(tmp_path)
     await target.start(tmp_path / "work", around)
-    await until(lambda: bool(target.groups()["dead"]))
+    await until(lambda: "no licence" in (tmp_path / "work" / "output").read_text())
+    assert target.groups()["dead"], "what it put into the background is left"
     await target.stop()
     with pytest.raises(TargetFailed, match="no licence"):
         target.groups()

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import random
 import socket
+from collections import deque
 
 LOOPBACK = "127.0.0.1"
 _WORKERS = 6
 _SINGLE = (10000, 19900)
 _RANGES = (20000, 32000)
+_given: deque[int] = deque(maxlen=400)
+"""Given out lately and perhaps not bound yet: two ports asked for in one breath must differ."""
 
 
 def free_port(*, also_udp: bool = True) -> int:
@@ -21,7 +24,8 @@ def free_port(*, also_udp: bool = True) -> int:
     low, high = _share(*_SINGLE)
     for _ in range(500):
         port = random.randrange(low, high)
-        if _tcp_is_free(port) and (not also_udp or _udp_is_free(port)):
+        if port not in _given and _tcp_is_free(port) and (not also_udp or _udp_is_free(port)):
+            _given.append(port)
             return port
     raise RuntimeError("no free port on 127.0.0.1")
 
