@@ -65,18 +65,20 @@ def _dispatch(options: argparse.Namespace, path: Path) -> ExitCode:
 
             return probe(path, options)
         case "cdr":
-            from gateway.command_cdr import Filters, cdr
+            from gateway.cdr.report import Query
+            from gateway.command_cdr import cdr
 
-            filters = Filters(
-                since=options.since,
-                until=options.until,
+            query = Query(
+                start=options.since,
+                end=options.until,
                 agent=options.agent,
                 number=options.number,
                 trunk=options.trunk,
-                interaction=options.interaction,
-                limit=options.limit,
+                giid=options.giid,
+                oldest_first=options.order == "oldest",
             )
-            return cdr(path, filters, as_json=options.json)
+            form = "ndjson" if options.json else options.format
+            return cdr(path, query, form=form, limit=options.limit, output=options.output)
         case _:
             from gateway.command_run import run
 
@@ -116,18 +118,38 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("restart", parents=[common], help="execute the running gateway anew; calls go on")
     commands.add_parser("trunks", parents=[common, listing], help="trunks as the running gateway sees them")
     add_parsers(commands, [common, listing])
-    cdr = commands.add_parser("cdr", parents=[common, listing], help="call detail, latest first")
-    cdr.add_argument("--since", type=_time, metavar="TIME", help="2026-01-31[T12:00] UTC; 90m, 24h, 7d ago")
-    cdr.add_argument("--until", type=_time, metavar="TIME", help="before this moment")
-    cdr.add_argument("--agent", default="", metavar="LOGIN")
-    cdr.add_argument("--number", default="", help="from, dialled or connected")
-    cdr.add_argument("--trunk", default="", metavar="NAME")
-    cdr.add_argument("--interaction", default="", metavar="ID", help="global interaction id")
-    cdr.add_argument("--limit", type=_number, default=100, metavar="N", help="0 = all; default 100")
+    _add_cdr(commands, common)
     add_probe(commands, common, listing)
     _add_account(commands, common, listing)
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _add_cdr(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    cdr = commands.add_parser("cdr", parents=[common], help="call detail: filters and forms as of the API")
+    cdr.add_argument("--since", type=_time, metavar="TIME", help="2026-01-31[T12:00] UTC; 90m, 24h, 7d ago")
+    cdr.add_argument("--until", type=_time, metavar="TIME", help="before this moment")
+    cdr.add_argument("--agent", default="", metavar="LOGIN", help="who had a leg in the call")
+    cdr.add_argument("--number", default="", help="exactly one of the five phone numbers of a row")
+    cdr.add_argument("--trunk", default="", metavar="NAME", help="of the caller or the callee")
+    cdr.add_argument(
+        "--giid", "--interaction", default="", dest="giid", metavar="ID", help="global interaction id"
+    )
+    cdr.add_argument("--order", choices=("newest", "oldest"), default="newest", help="which come first")
+    cdr.add_argument(
+        "--limit", type=_number, metavar="N", help="0 = all; default 100 for a table, all for other forms"
+    )
+    form = cdr.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the same as --format ndjson")
+    form.add_argument(
+        "--format",
+        default="table",
+        choices=("table", "json", "ndjson", "csv", "parquet"),
+        help="default: table",
+    )
+    cdr.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
 
 
 def _add_account(

@@ -1,48 +1,38 @@
-"""`tandem cdr`: call detail from the database, as a table or JSON lines."""
+"""`tandem cdr`: call detail from the database, asked as `GET /api/v1/call-detail` asks, in the same forms."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import contextlib
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Select, or_, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.cdr import tables
 from gateway.cdr.call_detail import CallDetail
+from gateway.cdr.export import Rows, as_csv, as_json, as_json_lines
+from gateway.cdr.parquet import as_parquet
+from gateway.cdr.report import Query, Reports, ReportUnavailable
 from gateway.config import load
 from gateway.errors import ConfigError
 from gateway.exit_codes import ExitCode
 from gateway.tables_text import table
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-_BATCH = 500
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What `tandem cdr` shows: calls that began in [since, until), each further value narrowing it.
-
-    agent:  login of the caller or callee
-    number: any of the call's phone numbers, exactly
-    trunk:  of the caller or callee
-    limit:  the latest so many; 0 = all
-    """
-
-    since: datetime | None = None
-    until: datetime | None = None
-    agent: str = ""
-    number: str = ""
-    trunk: str = ""
-    interaction: str = ""
-    limit: int = 100
+_FORMS: dict[str, Callable[[Rows], AsyncIterator[str | bytes]]] = {
+    "json": as_json,
+    "ndjson": as_json_lines,
+    "csv": as_csv,
+    "parquet": as_parquet,
+}
+FORMATS = ("table", *_FORMS)
+"""What `--format` takes; `ndjson` is one JSON object a line, which `--json` means too."""
+TABLE_ROWS = 100
+"""How many calls the table shows where no limit is said; the other forms have everything that matches."""
 
 
 def moment(text: str, now: datetime | None = None) -> datetime:
@@ -54,61 +44,75 @@ def moment(text: str, now: datetime | None = None) -> datetime:
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def query(filters: Filters) -> Select[Any]:
-    """Latest calls first."""
-    columns = tables.call_detail.c
-    wanted = select(tables.call_detail).order_by(columns.start_time.desc(), columns.id.desc())
-    if filters.since is not None:
-        wanted = wanted.where(columns.start_time >= filters.since)
-    if filters.until is not None:
-        wanted = wanted.where(columns.start_time < filters.until)
-    for value, names in (
-        (filters.agent, ("caller_login_id", "callee_login_id")),
-        (filters.number, ("from_phone", "original_destination_phone", "connected_to_phone")),
-        (filters.trunk, ("caller_trunk", "callee_trunk")),
-        (filters.interaction, ("global_interaction_id",)),
-    ):
-        if value:
-            wanted = wanted.where(or_(*(columns[name] == value for name in names)))
-    return wanted.limit(filters.limit) if filters.limit else wanted
+def cdr(
+    path: Path, query: Query, *, form: str = "table", limit: int | None = None, output: Path | None = None
+) -> ExitCode:
+    """Print what matches, or write it to the file `output`; UNAVAILABLE when there is no database to read.
 
-
-def rows(url: str, filters: Filters) -> Iterator[CallDetail]:
-    """Matching rows, in constant memory; LookupError when the database was never written."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
-        raise LookupError(f"no database yet: {parsed.database}")
-    engine = tables.make(url)
-    try:
-        with engine.connect().execution_options(yield_per=_BATCH) as connection:
-            for row in connection.execute(query(filters)).mappings():
-                yield CallDetail.from_dict(dict(row))
-    finally:
-        engine.dispose()
-
-
-def cdr(path: Path, filters: Filters, *, as_json: bool) -> ExitCode:
-    """Print the rows, latest first; UNAVAILABLE when there is no database to read."""
+    form:  one of FORMATS
+    limit: at most so many rows; 0 = all; None = TABLE_ROWS in a table, all in the other forms
+    """
     try:
         url = load(path).database_url
     except ConfigError as error:
         print(f"tandem: {error}", file=sys.stderr)
         return ExitCode.CONFIG
+    if form == "parquet" and output is None and sys.stdout.isatty():
+        print("tandem: Parquet is not for the eye: give --output FILE, or a pipe", file=sys.stderr)
+        return ExitCode.USAGE
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+        print(f"tandem: no database yet: {parsed.database}", file=sys.stderr)
+        return ExitCode.UNAVAILABLE
+    at_most = (TABLE_ROWS if form == "table" else None) if limit is None else limit or None
     try:
-        found = rows(url, filters)
-        if as_json:
-            for row in found:
-                print(json.dumps(row.to_dict(), ensure_ascii=False))
-        else:
-            print(overview(list(found)))
-    except LookupError as error:
-        print(f"tandem: {error.args[0]}", file=sys.stderr)
+        asyncio.run(_print(url, query, form, at_most, output))
+    except BrokenPipeError:
+        # the reader has seen enough; nothing may be flushed to it at exit
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+    except ReportUnavailable as error:
+        print(f"tandem: the database cannot be read: {error.cause}", file=sys.stderr)
         return ExitCode.UNAVAILABLE
-    except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-        print(f"tandem: the database cannot be read: {cause}", file=sys.stderr)
-        return ExitCode.UNAVAILABLE
+    except OSError as error:
+        print(f"tandem: {output or 'standard output'}: {error.strerror}", file=sys.stderr)
+        return ExitCode.CANNOT_CREATE
     return ExitCode.OK
+
+
+async def _print(url: str, query: Query, form: str, at_most: int | None, output: Path | None) -> None:
+    reports = Reports(url)
+    try:
+        rows = reports.stream(query, at_most)
+        make = _FORMS.get(form, _as_overview)
+        # the first rows are fetched before a file is begun: a database that is down leaves none
+        first = await anext(rows, None)
+        async with aclosing(_bytes(make(_again(first, rows)))) as pieces:
+            with open(output, "wb") if output is not None else contextlib.nullcontext() as file:  # noqa: ASYNC230
+                stream = file or sys.stdout.buffer
+                async for piece in pieces:
+                    stream.write(piece)
+                stream.flush()
+    finally:
+        await reports.close()
+
+
+async def _again(first: Sequence[CallDetail] | None, rows: Rows) -> Rows:
+    if first is not None:
+        yield first
+    async for chunk in rows:
+        yield chunk
+
+
+async def _bytes(pieces: AsyncIterator[str | bytes]) -> AsyncGenerator[bytes, None]:
+    async for piece in pieces:
+        yield piece.encode() if isinstance(piece, str) else piece
+
+
+async def _as_overview(rows: Rows) -> AsyncIterator[str | bytes]:
+    """Everything at once: columns are as wide as their widest cell."""
+    found = [row async for chunk in rows for row in chunk]
+    yield overview(found) + "\n"
 
 
 _HEADS = [
@@ -126,8 +130,8 @@ _HEADS = [
 ]
 
 
-def overview(found: list[CallDetail]) -> str:
-    """One line a call; `--json` has all columns."""
+def overview(found: Sequence[CallDetail]) -> str:
+    """One line a call; the other forms have all columns."""
     if not found:
         return "no calls"
     lines = [

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, tuple_
+from sqlalchemy import Connection, Select, select
 
 from gateway.agents import tables
 from gateway.agents.activity import ActivityName, ActivityRow
 from gateway.agents.database import AgentDatabase
 from gateway.errors import TandemError
+from gateway.paging import cursor_of, order, within
 
 MAX_LIMIT = 1000
 
@@ -62,43 +61,33 @@ async def activity_page(database: AgentDatabase, query: ActivityQuery) -> Activi
     found = await database.run(read)
     more = len(found) > query.limit
     found = found[: query.limit]
-    return ActivityPage(tuple(found), _cursor(found[-1]) if more else "")
+    last = found[-1] if more else None
+    return ActivityPage(tuple(found), cursor_of(last.start_time, last.id) if last else "")
 
 
 def _statement(query: ActivityQuery) -> Select[Any]:
     table = tables.agent_activity.c
-    wanted = select(tables.agent_activity)
-    for moment in (query.start, query.end):
-        if moment is not None and moment.tzinfo is None:
-            raise ActivityQueryError("a time needs its zone, for example 2026-01-31T00:00:00Z")
-    if query.start is not None:
-        wanted = wanted.where(table.start_time >= query.start)
-    if query.end is not None:
-        wanted = wanted.where(table.start_time < query.end)
+    try:
+        conditions = within(
+            table.start_time,
+            table.id,
+            start=query.start,
+            end=query.end,
+            cursor=query.cursor,
+            oldest_first=query.oldest_first,
+        )
+    except ValueError as error:
+        raise ActivityQueryError(str(error)) from error
     for column, value in (
         (table.login_id, query.agent),
         (table.team_name, query.team),
         (table.activity, query.activity),
     ):
         if value:
-            wanted = wanted.where(column == value)
-    if query.cursor:
-        here, there = tuple_(table.start_time, table.id), tuple_(*_parse(query.cursor))
-        wanted = wanted.where(here > there if query.oldest_first else here < there)
-    order = (table.start_time, table.id) if query.oldest_first else (table.start_time.desc(), table.id.desc())
-    return wanted.order_by(*order).limit(query.limit + 1)
-
-
-def _cursor(row: ActivityRow) -> str:
-    text = f"{round(row.start_time.timestamp() * 1_000_000)}:{row.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _parse(cursor: str) -> tuple[datetime, str]:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        micros, _, row_id = text.partition(":")
-        seconds, rest = divmod(int(micros), 1_000_000)
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest), row_id
-    except (ValueError, binascii.Error, OverflowError, OSError) as error:
-        raise ActivityQueryError("the cursor is none of ours: take it from the page before") from error
+            conditions.append(column == value)
+    return (
+        select(tables.agent_activity)
+        .where(*conditions)
+        .order_by(*order(table.start_time, table.id, oldest_first=query.oldest_first))
+        .limit(query.limit + 1)
+    )

@@ -42,7 +42,9 @@ class CallDetailQuery(Parameters):
         default=None, description="calls that began at this moment or later, such as 2026-01-31T00:00:00Z"
     )
     end: AwareDatetime | None = Field(default=None, description="calls that began before this moment")
-    agent: str = Field(default="", description="login of the caller or the callee")
+    agent: str = Field(
+        default="", description="login of an agent who had a leg: caller, callee, participant or supervisor"
+    )
     number: str = Field(default="", description="exactly one of the row's five phone numbers")
     trunk: str = Field(default="", description="name of the caller's or the callee's trunk")
     giid: str = Field(default="", description="global interaction id")

@@ -73,6 +73,12 @@ class CallDetail:
             for name, value in self.values().items()
         }
 
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Logins of all agents who had a leg in the call, each once."""
+        legs = (str(leg["login"]) for leg in self.detail.get("legs", ()))
+        return tuple(dict.fromkeys(filter(None, (self.caller_login_id, self.callee_login_id, *legs))))
+
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> CallDetail:
         """Inverse of `to_dict`; unknown keys are dropped. KeyError or ValueError when it is no row."""

@@ -1,4 +1,4 @@
-"""Rows as JSON, JSON lines, CSV or a table for the terminal, as they come; constant memory.
+"""Rows as JSON, JSON lines or CSV, as they come; constant memory.
 
 A thousand rows take a tenth of a second to write, so threads do it: calls share the loop that asks.
 """
@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from gateway.cdr.call_detail import CallDetail
 from gateway.cdr.columns import COLUMNS
@@ -46,43 +46,6 @@ async def as_csv(rows: Rows) -> AsyncIterator[str]:
         yield await asyncio.to_thread(
             _csv, ([_cell(value) for value in row.to_dict().values()] for row in chunk)
         )
-
-
-FORMATS: dict[str, Callable[[Rows], AsyncIterator[str]]] = {
-    "application/json": as_json,
-    "application/x-ndjson": as_json_lines,
-    "text/csv": as_csv,
-}
-"""By media type, for an Accept header."""
-
-
-def as_table(rows: Sequence[CallDetail]) -> str:
-    """The columns an engineer looks for first, aligned, a line a row."""
-    titles = ("start (UTC)", "type", "from", "to", "connected", "pend", "talk", "hold", "end", "by", "code")
-    lines = [
-        titles,
-        *(
-            (
-                f"{row.start_time:%Y-%m-%d %H:%M:%S}",
-                row.type,
-                row.from_phone or "-",
-                row.original_destination_phone or "-",
-                row.connected_to_phone or "-",
-                str(row.pending_time),
-                str(row.talk_time),
-                str(row.hold_time),
-                row.disposition,
-                row.released_by,
-                f"{row.sip_code} {row.reason}",
-            )
-            for row in rows
-        ),
-    ]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(titles))]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
-        for line in lines
-    )
 
 
 def _joined(rows: Sequence[CallDetail], separator: str) -> str:

@@ -1,25 +1,23 @@
 """Questions to the call detail: filters, pages, and everything that matches in constant memory.
 
-Pages and streams walk by (start_time, id), so rows that arrive meanwhile neither repeat nor hide others, and
-the millionth page costs what the first does. Blocking SQL runs in threads.
+Pages and streams walk by (start_time, id), as `gateway.paging` has it. Blocking SQL runs in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, RowMapping, Select, or_, select, tuple_, union
+from sqlalchemy import ColumnElement, Engine, RowMapping, Select, Table, or_, select, union
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.cdr import tables
 from gateway.cdr.call_detail import CallDetail
 from gateway.errors import TandemError
+from gateway.paging import cursor_of, order, within
 
 MAX_LIMIT = 1000
 _CHUNK = 1000
@@ -30,7 +28,11 @@ class ReportError(TandemError):
 
 
 class ReportUnavailable(TandemError):
-    """The database does not answer (HTTP 503)."""
+    """The database does not answer (HTTP 503). cause: the driver's own words, for an engineer's eyes."""
+
+    def __init__(self, text: str, cause: str = "") -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class Query:
     """What to find; empty fields do not narrow.
 
     start, end: the calls whose start_time lies in [start, end), aware datetimes
-    agent:      login of the caller or the callee
+    agent:      login of any agent who had a leg: caller, callee, participant, supervisor
     number:     exactly one of the five phone columns
     trunk:      name, of the caller or the callee
     giid:       global interaction id
@@ -82,17 +84,23 @@ class Reports:
         rows = await asyncio.to_thread(self._fetch, query, query.limit + 1)
         more = len(rows) > query.limit
         rows = rows[: query.limit]
-        return Page(tuple(rows), cursor_of(rows[-1]) if more else "")
+        return Page(tuple(rows), _place(rows[-1]) if more else "")
 
-    async def stream(self, query: Query) -> AsyncIterator[Sequence[CallDetail]]:
-        """Everything that matches, `limit` apart, a thousand rows at a time and no more in memory."""
-        while True:
-            rows = await asyncio.to_thread(self._fetch, query, _CHUNK)
+    async def stream(self, query: Query, at_most: int | None = None) -> AsyncIterator[Sequence[CallDetail]]:
+        """Everything that matches, or the first `at_most`; a thousand rows at a time and no more in memory.
+
+        `limit` is for pages and does not count here.
+        """
+        left = at_most
+        while left is None or left > 0:
+            size = _CHUNK if left is None else min(_CHUNK, left)
+            rows = await asyncio.to_thread(self._fetch, query, size)
             if rows:
                 yield rows
-            if len(rows) < _CHUNK:
+            if len(rows) < size:
                 return
-            query = replace(query, cursor=cursor_of(rows[-1]))
+            left = None if left is None else left - size
+            query = replace(query, cursor=_place(rows[-1]))
 
     def _fetch(self, query: Query, limit: int) -> list[CallDetail]:
         statement = statement_of(query, limit)
@@ -100,69 +108,84 @@ class Reports:
             with self._engine.connect() as connection:
                 return [_row(found) for found in connection.execute(statement).mappings()]
         except SQLAlchemyError as error:
-            raise ReportUnavailable(f"call detail cannot be read: {type(error).__name__}") from error
+            cause = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+            raise ReportUnavailable(f"call detail cannot be read: {type(error).__name__}", cause) from error
 
 
 def statement_of(query: Query, limit: int) -> Select[Any]:
     """The SELECT of a query, from its cursor on. ReportError for a cursor or range that cannot be.
 
     "One of several columns" is asked as one question a column, each answered by its own index in order and
-    no further than `limit`: an OR would make the database collect and sort every row of a busy agent.
+    no further than `limit`: an OR would make the database collect and sort every row of a busy agent. For
+    the same reason agents have a table of their own with the call's moment in it.
     """
     table = tables.call_detail.c
-    conditions = _range(query)
-    if query.giid:
-        conditions.append(table.global_interaction_id == query.giid)
+    others: list[ColumnElement[bool]] = [table.global_interaction_id == query.giid] if query.giid else []
     asked = [
         [table[name] == value for name in names]
-        for value, names in (
-            (query.number, tables.NUMBERS),
-            (query.agent, tables.AGENTS),
-            (query.trunk, tables.TRUNKS),
-        )
+        for value, names in ((query.number, tables.NUMBERS), (query.trunk, tables.TRUNKS))
         if value
     ]
-    order = (table.start_time, table.id) if query.oldest_first else (table.start_time.desc(), table.id.desc())
-    if asked:
-        conditions += [or_(*choices) for choices in asked[1:]]
-        found = [
-            select(table.id).where(choice, *conditions).order_by(*order).limit(limit).subquery()
-            for choice in asked[0]
-        ]
+    if query.agent and not query.number:
+        others += [or_(*choices) for choices in asked]
+        parts = [_of_agent(query, others, limit)]
+    else:
+        if query.agent:
+            others.append(_has_agent(query.agent))
+        others += [or_(*choices) for choices in asked[1:]]
+        parts = [_of_column(query, [choice, *others], limit) for choice in asked[0]] if asked else []
+    conditions = _within(query, tables.call_detail) + others
+    if parts:
+        found = [part.subquery() for part in parts]
         conditions = [table.id.in_(union(*(select(part.c.id) for part in found)))]
-    return select(tables.call_detail).where(*conditions).order_by(*order).limit(limit)
+    return select(tables.call_detail).where(*conditions).order_by(*_order(query)).limit(limit)
 
 
-def _range(query: Query) -> list[ColumnElement[bool]]:
-    table = tables.call_detail.c
-    for moment in (query.start, query.end):
-        if moment is not None and moment.tzinfo is None:
-            raise ReportError("a time needs its zone, for example 2026-01-31T00:00:00Z")
-    conditions: list[ColumnElement[bool]] = []
-    if query.start is not None:
-        conditions.append(table.start_time >= query.start)
-    if query.end is not None:
-        conditions.append(table.start_time < query.end)
-    if query.cursor:
-        moment, row_id = _parse_cursor(query.cursor)
-        here, there = tuple_(table.start_time, table.id), tuple_(moment, row_id)
-        conditions.append(here > there if query.oldest_first else here < there)
-    return conditions
+def _of_column(query: Query, conditions: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
+    """Ids of the first rows that match."""
+    within_range = _within(query, tables.call_detail)
+    return (
+        select(tables.call_detail.c.id)
+        .where(*conditions, *within_range)
+        .order_by(*_order(query))
+        .limit(limit)
+    )
 
 
-def cursor_of(row: CallDetail) -> str:
-    """Opaque to callers: the place of `row` in the order."""
-    text = f"{int(row.start_time.timestamp())}:{row.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+def _of_agent(query: Query, others: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
+    """Ids of the agent's first calls; `others` are conditions on the calls themselves."""
+    agent, call = tables.call_detail_agent, tables.call_detail
+    conditions = [agent.c.login_id == query.agent, *_within(query, agent)]
+    if others:
+        conditions.append(select(call.c.id).where(call.c.id == agent.c.id, *others).exists())
+    return select(agent.c.id).where(*conditions).order_by(*_order(query, agent)).limit(limit)
 
 
-def _parse_cursor(cursor: str) -> tuple[datetime, str]:
+def _has_agent(login: str) -> ColumnElement[bool]:
+    agent = tables.call_detail_agent.c
+    return select(agent.id).where(agent.id == tables.call_detail.c.id, agent.login_id == login).exists()
+
+
+def _order(query: Query, table: Table = tables.call_detail) -> tuple[ColumnElement[Any], ...]:
+    return order(table.c.start_time, table.c.id, oldest_first=query.oldest_first)
+
+
+def _within(query: Query, table: Table) -> list[ColumnElement[bool]]:
     try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        seconds, _, row_id = text.partition(":")
-        return datetime.fromtimestamp(int(seconds), UTC), row_id
-    except (ValueError, binascii.Error, OverflowError, OSError) as error:
-        raise ReportError("the cursor is none of ours; take it from the page before, unchanged") from error
+        return within(
+            table.c.start_time,
+            table.c.id,
+            start=query.start,
+            end=query.end,
+            cursor=query.cursor,
+            oldest_first=query.oldest_first,
+        )
+    except ValueError as error:
+        raise ReportError(str(error)) from error
+
+
+def _place(row: CallDetail) -> str:
+    return cursor_of(row.start_time, row.id)
 
 
 def _row(found: RowMapping) -> CallDetail:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sqlalchemy import Engine, Insert
+from sqlalchemy import Engine, Insert, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
@@ -63,20 +63,29 @@ class SqlSink:
     def _write(self, rows: Sequence[CallDetail]) -> None:
         assert self._engine is not None
         values = {row.id: {name: _clean(value) for name, value in row.values().items()} for row in rows}
+        agents = {
+            (row.id, login): {"id": row.id, "login_id": _clean(login), "start_time": row.start_time}
+            for row in rows
+            for login in row.agents
+        }
+        dialect = self._engine.dialect.name
         with self._engine.begin() as connection:
-            connection.execute(upsert(self._engine.dialect.name), list(values.values()))
+            connection.execute(upsert(dialect, tables.call_detail), list(values.values()))
+            if agents:
+                connection.execute(upsert(dialect, tables.call_detail_agent), list(agents.values()))
 
 
-def upsert(dialect: str) -> Insert:
-    """Insert, or replace the row with the same id."""
-    table = tables.call_detail
+def upsert(dialect: str, table: Table) -> Insert:
+    """Insert, or replace the row with the same primary key."""
+    key = [column for column in table.c if column.primary_key]
+    rest = [column.name for column in table.c if not column.primary_key]
     if dialect == "postgresql":
         statement = postgresql.insert(table)
-        new = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
-        return statement.on_conflict_do_update(index_elements=[table.c.id], set_=new)
+        new = {name: statement.excluded[name] for name in rest}
+        return statement.on_conflict_do_update(index_elements=key, set_=new)
     lite = sqlite.insert(table)
-    new = {c.name: lite.excluded[c.name] for c in table.c if not c.primary_key}
-    return lite.on_conflict_do_update(index_elements=[table.c.id], set_=new)
+    new = {name: lite.excluded[name] for name in rest}
+    return lite.on_conflict_do_update(index_elements=key, set_=new)
 
 
 def _clean(value: Any) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import errno
+import io
 import json
 import os
 import subprocess
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from gateway.__main__ import default_config, main
@@ -280,7 +283,12 @@ async def database(tmp_path: Path) -> Path:
     await sink.open()
     await sink.write(
         [
-            row(n, callee_login_id="anna" if n == 2 else "", caller_trunk="pbx" if n == 3 else "cc")
+            row(
+                n,
+                callee_login_id="anna" if n == 2 else "",
+                transferred_to_phone="+transferred" if n == 2 else "",
+                caller_trunk="pbx" if n == 3 else "cc",
+            )
             for n in range(5)
         ]
     )
@@ -299,6 +307,9 @@ async def database(tmp_path: Path) -> Path:
         (["--trunk", "pbx"], [3]),
         (["--number", "+494"], [4]),
         (["--interaction", "i1"], [1]),
+        (["--giid", "i1"], [1]),
+        (["--order", "oldest", "--limit", "2"], [4, 3]),
+        (["--number", "+transferred"], [2]),
         (["--trunk", "teams", "--agent", "nobody"], []),
     ],
 )
@@ -309,6 +320,25 @@ def test_cdr_filters(
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [int(one["id"], 16) for one in found] == numbers
     assert all(one["start_time"].endswith("Z") and one["detail"] == {"legs": []} for one in found)
+
+
+def test_cdr_in_the_forms_of_the_api(
+    database: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def said(*arguments: str) -> bytes:
+        assert main(["cdr", "--config", str(database), *arguments]) == ExitCode.OK
+        return capsysbinary.readouterr().out
+
+    numbers = [f"{number:032x}" for number in range(5)]
+    assert [one["id"] for one in json.loads(said("--format", "json"))] == numbers
+    lines = list(csv.DictReader(io.StringIO(said("--format", "csv").decode(), newline="")))
+    assert [line["id"] for line in lines] == numbers
+    file = tmp_path / "rows.parquet"
+    assert said("--format", "parquet", "--output", str(file)) == b""
+    assert pyarrow.parquet.read_table(file)["id"].to_pylist() == numbers
+    assert said("--format", "parquet") == file.read_bytes()
+    assert main(["cdr", "--config", str(database), "--output", "/nowhere/rows"]) == ExitCode.CANNOT_CREATE
+    assert b"/nowhere/rows" in capsysbinary.readouterr().err
 
 
 def test_cdr_as_a_table(database: Path, capsys: pytest.CaptureFixture[str]) -> None:

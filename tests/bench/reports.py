@@ -104,10 +104,11 @@ async def fill(url: str, rows: int) -> float:
 def _copy(url: str, seed: int, rows: int) -> None:
     """The first `seed` rows again and again, each time some seconds later, until there are `rows`."""
     names = [column.name for column in tables.call_detail.c]
+    indexes = tables.call_detail.indexes | tables.call_detail_agent.indexes
     engine = tables.make(url)
     try:
         with engine.begin() as connection:
-            for index in tables.call_detail.indexes:
+            for index in indexes:
                 index.drop(connection)
             for number, first in enumerate(range(seed, rows, seed), 1):
                 values = {**_NEW, **dict.fromkeys(_TIMES, f"'+{number * _SHIFT} seconds'")}
@@ -116,7 +117,11 @@ def _copy(url: str, seed: int, rows: int) -> None:
                     f"INSERT INTO call_detail ({', '.join(names)}) "
                     f"SELECT {chosen} FROM call_detail WHERE rowid <= {min(seed, rows - first)}"
                 )
-            for index in tables.call_detail.indexes:
+            connection.exec_driver_sql(
+                "INSERT OR IGNORE INTO call_detail_agent (id, login_id, start_time) "
+                "SELECT id, callee_login_id, start_time FROM call_detail"
+            )
+            for index in indexes:
                 index.create(connection)
     finally:
         engine.dispose()
@@ -190,6 +195,7 @@ QUESTIONS: dict[str, tuple[Query, str]] = {
     "a day: every row": (_day(), "rows"),
     "a day: CSV export": (_day(), "csv"),
     "an agent: latest 100": (Query(agent="agent7"), "page"),
+    "an agent: CSV export": (Query(agent="agent7", oldest_first=True), "csv"),
     "a number: latest 100": (Query(number="+15550100007"), "page"),
     "all: CSV export": (Query(oldest_first=True), "csv"),
 }

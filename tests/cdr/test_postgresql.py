@@ -23,6 +23,7 @@ from tests.cdr.postgres import PostgresServer
 from tests.cdr.sinks import MemorySink, until
 from tests.cdr.test_recorder import Gateway
 from tests.support import ports
+from tests.unit.test_sinks import agents_found, old_rows
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,18 @@ def test_the_schema_is_the_table_of_columns_with_its_comments(server: PostgresSe
         assert found is not None
         assert "at least one agent held" in found
         connection.execute(text("SELECT epoch, answered, with_teams, agent FROM call_detail_report")).all()
+    engine.dispose()
+
+
+def test_an_older_database_learns_which_agents_had_a_leg(server: PostgresServer) -> None:
+    house = tables.make(server.url())
+    with house.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE old"))
+    house.dispose()
+    engine = tables.make(server.url("old"))
+    old_rows(engine)
+    tables.migrate(engine)
+    assert agents_found(engine) == [("a", "ann"), ("b", "ann"), ("b", "eve"), ("c", "ann")]
     engine.dispose()
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.cdr.call_detail import CallDetail, call_detail
 from gateway.cdr.columns import COLUMNS
-from gateway.cdr.export import as_csv, as_json, as_json_lines, as_table
+from gateway.cdr.export import as_csv, as_json, as_json_lines
 from gateway.cdr.report import Query, ReportError, Reports, ReportUnavailable
 from gateway.cdr.sinks_sql import SqlSink
 from tests.cdr.events import simple_call
@@ -79,13 +79,19 @@ async def test_a_row_that_arrives_between_pages_repeats_none(url: str, reports: 
     assert [r.id for r in (*first.rows, *second.rows)] == [row(number).id for number in range(9, -1, -1)]
 
 
+def _joined_by(login: str, found: CallDetail) -> CallDetail:
+    """An agent who is neither caller nor callee: a third party of a conference."""
+    legs = [*found.detail["legs"], {"login": login}]
+    return dataclasses.replace(found, detail=found.detail | {"legs": legs})
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
         (Query(agent="bob"), {1, 2}),
         (Query(number="+1777"), {3}),
         (Query(number="+1888"), {4}),
-        (Query(trunk="other"), {5}),
+        (Query(trunk="other"), {5, 9}),
         (Query(giid="g-6"), {6}),
         (Query(start=NOON + timedelta(hours=1), end=NOON + timedelta(hours=2)), {7}),
         (Query(agent="bob", trunk="other"), set()),
@@ -96,13 +102,19 @@ async def test_a_row_that_arrives_between_pages_repeats_none(url: str, reports: 
         (Query(end=NOON), set()),
         (Query(start=NOON + timedelta(hours=2)), {8}),
         (Query(number="' OR 1=1 --"), set()),
+        (Query(agent="eve"), {9}),
+        (Query(agent="eve", number="+1999", trunk="other", giid="g-9"), {9}),
+        (Query(agent="eve", number="+1777"), set()),
+        (Query(agent="eve", trunk="other", start=NOON, end=NOON + timedelta(hours=9)), {9}),
+        (Query(agent="ann", trunk="other"), {5, 9}),
+        (Query(agent="ann", giid="g-6"), {6}),
     ],
 )
 async def test_filters(url: str, reports: Reports, query: Query, expected: set[int]) -> None:
     hour = timedelta(hours=1)
     rows = [
         row(0),
-        row(1, caller_login_id="bob"),
+        row(1, caller_login_id="bob", detail={"legs": [{"login": "bob"}]}),
         row(2, callee_login_id="bob"),
         row(3, connected_to_phone="+1777"),
         row(4, transferred_to_phone="+1888"),
@@ -110,6 +122,7 @@ async def test_filters(url: str, reports: Reports, query: Query, expected: set[i
         row(6, global_interaction_id="g-6"),
         row(7, start_time=NOON + hour),
         row(8, start_time=NOON + 2 * hour),
+        _joined_by("eve", row(9, caller_trunk="other", global_interaction_id="g-9", from_phone="+1999")),
     ]
     await store(url, rows)
     assert {int(r.id, 16) for r in (await reports.page(query)).rows} == expected
@@ -182,11 +195,3 @@ async def test_an_export_streams_in_constant_memory(
     large, large_peak = await peak(Query())
     assert large > 3 * small
     assert large_peak < 1.5 * small_peak
-
-
-async def test_the_table_for_the_terminal() -> None:
-    lines = as_table([row(1), row(2, from_phone="")]).splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("start (UTC)")
-    assert "+15550199" in lines[1]
-    assert "caller_terminated" in lines[1]

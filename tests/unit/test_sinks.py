@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from gateway.cdr import tables
 from gateway.cdr.call_detail import CallDetail, call_detail
@@ -146,3 +146,41 @@ async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None
     (tmp_path / "x.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(SinkUnavailable):
         await written(SqlSink(f"sqlite:///{tmp_path / 'x.db'}"), [])
+
+
+AGENTS_OF_ALL = "SELECT id, login_id, start_time FROM call_detail_agent ORDER BY id, login_id"
+
+
+def old_rows(engine: Engine) -> list[CallDetail]:
+    """Rows as the schema's first version had them: nothing said which agents had a leg."""
+    legs = [{"login": login} for login in ("ann", "", "eve", "eve")]
+    rows = [make_row("a"), make_row("b", detail={"legs": legs}), make_row("c", detail={})]
+    rows.append(make_row("d", caller_login_id="", detail={"legs": []}))
+    tables.migrate(engine, version="0001")
+    with engine.begin() as connection:
+        connection.execute(tables.call_detail.insert(), [row.values() for row in rows])
+    return rows
+
+
+def agents_found(engine: Engine) -> list[tuple[str, str]]:
+    with engine.connect() as connection:
+        return [(row[0], row[1]) for row in connection.execute(text(AGENTS_OF_ALL))]
+
+
+def test_an_older_database_learns_which_agents_had_a_leg(tmp_path: Path) -> None:
+    engine = tables.make(f"sqlite:///{tmp_path / 'old.db'}")
+    old_rows(engine)
+    tables.migrate(engine)
+    assert agents_found(engine) == [("a", "ann"), ("b", "ann"), ("b", "eve"), ("c", "ann")]
+    engine.dispose()
+
+
+async def test_a_row_that_comes_again_with_a_further_agent_is_found_for_him_too(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    row = make_row("a")
+    more = dataclasses.replace(row, acw_time=7, detail={"legs": [{"login": "ann"}, {"login": "eve"}]})
+    await written(SqlSink(url), [row], [row, more], [more])
+    engine = tables.make(url)
+    assert agents_found(engine) == [("a", "ann"), ("a", "eve")]
+    engine.dispose()
+    assert [found["acw_time"] for found in stored(tmp_path / "x.db")] == [7]
