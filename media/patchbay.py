@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from gateway.errors import MediaRejected
@@ -23,6 +24,17 @@ log = logging.getLogger("tandem.media")
 _ALL = 1_000_000
 REKEY_AFTER = 600.0
 """Seconds: 30,000 packets of 20 ms, less than half of the sequence numbers there are."""
+
+
+async def together(*changes: Awaitable[None]) -> None:
+    """Change several anchors at the same time, so that none waits for the others in silence.
+
+    Returns when all are done; the first error is raised then.
+    """
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +114,10 @@ class PatchBay:
             other = event
         numbers = None if event is None or other is None or event == other else crossing(event, other)
         inside = event if event is not None else other
-        await a.connect(Target(b.inside_port, a.codec, inside, numbers), after_music=after_music)
-        await b.connect(Target(a.inside_port, a.codec, inside, numbers), after_music=after_music)
+        await together(
+            a.connect(Target(b.inside_port, a.codec, inside, numbers), after_music=after_music),
+            b.connect(Target(a.inside_port, a.codec, inside, numbers), after_music=after_music),
+        )
 
     async def silent(self, limit: float) -> list[Anchor]:
         """Legs from which nothing came for `limit` seconds though something should; 0.35 ms a leg.

@@ -16,6 +16,7 @@ from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg
 from gateway.errors import MediaUnavailable
 from gateway.model import LegId
+from media.patchbay import together
 from media.pool import OnMoved, Room
 
 ROOM_FROM = 3
@@ -163,9 +164,10 @@ class Wiring:
         """
         if room is not self._room:
             return False
-        for leg, port in ports.items():
-            if leg in legs and legs[leg].patchable and self._now.get(leg) == Connection(Sound.ROOM):
-                await legs[leg].anchor.patch(port)
+        followers = [leg for leg in ports if self._now.get(leg) == Connection(Sound.ROOM)]
+        await together(
+            *(legs[leg].anchor.patch(ports[leg]) for leg in followers if leg in legs and legs[leg].patchable)
+        )
         return True
 
     async def announce(self, legs: Collection[LegId], hz: int, ms: int) -> None:
@@ -214,10 +216,14 @@ class Wiring:
                 near = wanted.near.get(leg)
                 ports[leg] = await room.add(leg, anchor.inside_port, str(anchor.codec), near=near)
         await room.set_edges(wanted.edges)
-        for leg, port in ports.items():
+        for leg in ports:
             self._now.pop(leg, None)
-            await legs[leg].anchor.patch(port)
-            self._now[leg] = Connection(Sound.ROOM)
+        # between the first and the last of them nobody hears anybody
+        await together(*(self._into_room(legs[leg], port) for leg, port in ports.items()))
+
+    async def _into_room(self, leg: Leg, port: int) -> None:
+        await leg.anchor.patch(port)
+        self._now[leg.id] = Connection(Sound.ROOM)
 
     async def _leave_room(self, wanted: Plan) -> None:
         """Those who left free their seats; the last two to talk are bridged already."""
