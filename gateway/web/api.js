@@ -35,17 +35,19 @@ export async function ask(method, path, body) {
 
 const at = (call, leg) => `/api/v1/calls/${encodeURIComponent(call)}${leg ? `/legs/${encodeURIComponent(leg)}` : ""}`;
 
-/** What can be done to calls. */
+const keys = (digits) => (digits ? { digits } : {});
+
+/** What can be done to calls. digits: sent once the number has answered. */
 export const commands = {
-  place: (agent, number) => ask("POST", "/api/v1/calls", { agent, number }),
+  place: (agent, number, digits) => ask("POST", "/api/v1/calls", { agent, number, ...keys(digits) }),
   endForAll: (call) => ask("DELETE", at(call)),
-  add: (call, number, by) => ask("POST", `${at(call)}/legs`, { number, by }),
+  add: (call, number, by, digits) => ask("POST", `${at(call)}/legs`, { number, by, ...keys(digits) }),
   change: (call, leg, what) => ask("PATCH", at(call, leg), what),
   remove: (call, leg) => ask("DELETE", at(call, leg)),
   hangUp: (call, leg) => ask("POST", `${at(call, leg)}/hangup`),
   digits: (call, leg, digits) => ask("POST", `${at(call, leg)}/digits`, { digits }),
-  consult: (call, leg, number) => ask("POST", `${at(call, leg)}/consultation`, { number }),
-  transfer: (call, leg, number) => ask("POST", `${at(call, leg)}/transfer`, { number }),
+  consult: (call, leg, number, digits) => ask("POST", `${at(call, leg)}/consultation`, { number, ...keys(digits) }),
+  transfer: (call, leg, number, digits) => ask("POST", `${at(call, leg)}/transfer`, { number, ...keys(digits) }),
   merge: (call) => ask("POST", `${at(call)}/consultation/merge`),
   completeTransfer: (call) => ask("POST", `${at(call)}/consultation/transfer`),
   back: (call) => ask("DELETE", `${at(call)}/consultation`),

@@ -5,6 +5,7 @@ import { callCard, since } from "./call_card.js";
 import { h } from "./dom.js";
 import { isIncoming, legOf, stateText, whoIs } from "./model.js";
 import { phoneView } from "./phone_view.js";
+import { teamsView } from "./teams_view.js";
 import { moment, span, t } from "./texts.js";
 
 export function deskView(desk) {
@@ -25,7 +26,7 @@ export function deskView(desk) {
       shown.length === 0 && h("p", { class: "empty" }, t("no_interactions")),
       shown.map((call) => callCard(call, desk, byId.get(call.consultation))),
     ),
-    history(desk),
+    h("div", { class: "beside", "data-key": "beside" }, teamsView(desk), history(desk)),
   );
 }
 

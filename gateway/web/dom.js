@@ -12,7 +12,7 @@ export function h(tag, properties = {}, ...children) {
   return node;
 }
 
-const HANDLERS = ["onclick", "onsubmit", "onchange", "oninput"];
+const HANDLERS = ["onclick", "onsubmit", "onchange", "oninput", "onkeydown"];
 
 /** Make the children of `shown` those of `wanted`. Elements with the same data-key stay the same elements. */
 export function morph(shown, wanted) {

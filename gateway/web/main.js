@@ -8,6 +8,10 @@ import { Phone } from "./phone.js";
 import { signInView } from "./sign_in_view.js";
 import { Stream } from "./stream.js";
 import { supervisorView } from "./supervisor_view.js";
+import { TeamsAccount, accountView, secretWarning } from "./teams_account_view.js";
+import { profileView } from "./teams_profile_view.js";
+import { Teams } from "./teams_state.js";
+import { teamsPops } from "./teams_view.js";
 import { language, span, t } from "./texts.js";
 
 const KEPT = "tandem.last_picture";
@@ -30,6 +34,8 @@ const desk = {
   panels: new Set(),
   streams: [],
   phone: null,
+  teams: null,
+  teamsAccount: null,
   act,
   say,
   redraw,
@@ -51,6 +57,12 @@ function redraw() {
 
 function head() {
   const supervises = desk.me.role !== "agent";
+  const tabs = [
+    [desk.me.agent || supervises, "desk", "my_desk"],
+    [supervises, "supervisor", "supervisor"],
+    [desk.me.agent, "profile", "profile"],
+    [desk.teamsAccount, "administration", "administration"],
+  ].filter(([there]) => there);
   const tab = (name, text) =>
     h("button", { type: "button", "data-key": name, "aria-current": desk.view === name ? "page" : null, onclick: () => show(name) }, text);
   return h(
@@ -58,7 +70,7 @@ function head() {
     { class: "top", "data-key": "top" },
     h("h1", {}, h("span", { class: "brand" }, t("product")), " ", h("span", { class: "wide" }, t("desktop"))),
     h("span", { class: `link ${desk.connected ? "up" : "down"}`, role: "status" }, desk.connected ? t("connected") : t(desk.lostAt ? "lost" : "connecting")),
-    supervises && h("nav", { "aria-label": t("views") }, tab("desk", t("my_desk")), tab("supervisor", t("supervisor"))),
+    tabs.length > 1 && h("nav", { "aria-label": t("views") }, tabs.map(([, name, text]) => tab(name, t(text)))),
     statePicker(desk),
     h("span", { class: "me" }, desk.me.name || desk.me.login),
     h("button", { type: "button", "data-key": "log-out", onclick: logOut }, t("log_out")),
@@ -72,8 +84,17 @@ function body() {
     incomingPop(desk),
     desk.notice && h("div", { class: "notice", role: "alert", "data-key": "notice" }, h("span", {}, desk.notice), h("button", { type: "button", class: "small", onclick: () => say("") }, t("dismiss"))),
     missedPanel(),
-    desk.view === "supervisor" ? desk.everybody && supervisorView(desk) : desk.picture && deskView(desk),
+    secretWarning(desk),
+    teamsPops(desk),
+    view(),
   );
+}
+
+function view() {
+  if (desk.view === "supervisor") return desk.everybody && supervisorView(desk);
+  if (desk.view === "profile") return profileView(desk);
+  if (desk.view === "administration") return accountView(desk);
+  return desk.picture && deskView(desk);
 }
 
 function missedPanel() {
@@ -166,8 +187,10 @@ async function enter() {
   desk.notice = "";
   desk.view = desk.me.agent || desk.me.role === "agent" ? "desk" : "supervisor";
   restoreKept();
-  desk.streams = [new Stream("/api/v1/me/events", { picture: mine, connected: linked })];
-  if (desk.me.role !== "agent") desk.streams.push(new Stream("/api/v1/desk/events", { picture: everybody, connected: () => {} }));
+  const teams = (desk.teams = new Teams(desk.login, { redraw, announce, show, visible: () => desk.view === "desk" }));
+  desk.streams = [new Stream(() => teams.path("/api/v1/me/events"), { picture: (told) => teams.take(told) || mine(told), connected: linked })];
+  if (desk.me.role !== "agent") desk.streams.push(new Stream(() => "/api/v1/desk/events", { picture: everybody, connected: () => {} }));
+  if (desk.me.role === "administrator") desk.teamsAccount = new TeamsAccount(redraw);
   if (desk.me.agent) desk.phone = new Phone(redraw, (error) => say(t("microphone_refused", { text: error.message })));
   redraw();
   void readHistory();
@@ -192,7 +215,9 @@ function later(error, again) {
 function leave(notice) {
   for (const stream of desk.streams) stream.close();
   desk.phone?.end();
-  Object.assign(desk, { me: null, login: "", picture: null, everybody: null, history: [], streams: [], phone: null, connected: false, lostAt: null, missed: null });
+  desk.teams?.close();
+  desk.teamsAccount?.close();
+  Object.assign(desk, { teams: null, teamsAccount: null, me: null, login: "", picture: null, everybody: null, history: [], streams: [], phone: null, connected: false, lostAt: null, missed: null });
   sessionStorage.removeItem(KEPT);
   void askForSignIn(notice);
 }

@@ -6,7 +6,7 @@ const SILENCE = 15000;
 const PROBE = 5000;
 
 export class Stream {
-  /** tell.picture(object), tell.connected(bool) */
+  /** path(): where to connect, asked anew each time; tell.picture(object), tell.connected(bool) */
   constructor(path, tell) {
     this.path = path;
     this.tell = tell;
@@ -20,7 +20,7 @@ export class Stream {
   }
 
   open() {
-    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${this.path}`);
+    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${this.path()}`);
     this.socket = socket;
     this.heard = Date.now();
     socket.onmessage = (event) => {
