@@ -10,10 +10,12 @@ import asyncio
 import itertools
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.datagrams import further
 from gateway.errors import MediaError, MediaRejected, MediaUnavailable, PortsExhausted
 
 log = logging.getLogger("tandem.media")
@@ -94,6 +96,7 @@ class NgClient(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.DatagramTransport | None = None
+        self._sock: socket.socket | None = None
         self._pending: dict[bytes, asyncio.Future[bytes]] = {}
         self._prefix = f"{os.getpid():x}{time.time_ns():x}"
         self._count = itertools.count()
@@ -106,12 +109,19 @@ class NgClient(asyncio.DatagramProtocol):
         """Point at `address` (host, port of its listen-ng); nothing is sent yet. Again: another address."""
         self._drop()
         self.address = address
+        loop = asyncio.get_running_loop()
+        sock: socket.socket | None = None
         try:
-            self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: self, remote_addr=address
-            )
+            [(family, _, _, _, where), *_] = await loop.getaddrinfo(*address, type=socket.SOCK_DGRAM)
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            sock.connect(where)
+            self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=sock)
         except OSError as error:
+            if sock is not None:
+                sock.close()
             raise MediaUnavailable(f"rtpengine at {address[0]}:{address[1]}: {error}") from error
+        self._sock = sock
 
     def close(self) -> None:
         """Forget everything under way; waiting commands end with MediaUnavailable."""
@@ -164,6 +174,12 @@ class NgClient(asyncio.DatagramProtocol):
             self._transport = None
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self._take(data)
+        if self._sock is not None:
+            for more, _ in further(self._sock):
+                self._take(more)
+
+    def _take(self, data: bytes) -> None:
         self.answers += 1
         cookie, _, body = data.partition(b" ")
         future = self._pending.get(cookie)

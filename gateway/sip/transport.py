@@ -133,7 +133,7 @@ class TransportLayer:
             raise
         for endpoint, sock in opened:
             if endpoint.kind is TransportKind.UDP:
-                udp = UdpListener(endpoint, self._datagram)
+                udp = UdpListener(endpoint, sock, self._datagram)
                 await asyncio.get_running_loop().create_datagram_endpoint(lambda udp=udp: udp, sock=sock)  # type: ignore[misc]
                 self._local.udp.append(udp)
             else:

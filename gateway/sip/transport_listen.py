@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from gateway.datagrams import further
 from gateway.errors import TransportError
 from gateway.sip.transport_flow import DatagramFlow
 from gateway.sip.transport_types import Endpoint, TransportKind, address_pair, normal_address
@@ -49,8 +50,11 @@ def real_endpoint(endpoint: Endpoint, sock: socket.socket) -> Endpoint:
 class UdpListener(asyncio.DatagramProtocol):
     """One UDP socket; each datagram is handed on with its flow."""
 
-    def __init__(self, endpoint: Endpoint, received: Callable[[bytes, DatagramFlow], None]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, sock: socket.socket, received: Callable[[bytes, DatagramFlow], None]
+    ) -> None:
         self.endpoint = endpoint
+        self._sock = sock
         self._received = received
         self._transport: asyncio.DatagramTransport | None = None
         self.lost = asyncio.get_running_loop().create_future()
@@ -60,8 +64,13 @@ class UdpListener(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._take(data, addr)
+        for more, sender in further(self._sock):
+            self._take(more, sender)
+
+    def _take(self, data: bytes, addr: tuple[str, int]) -> None:
         remote = normal_address(addr[0]), addr[1]
-        if self._transport is not None and remote[1] != 0:
+        if self._transport is not None and not self._transport.is_closing() and remote[1] != 0:
             self._received(data, self.flow_to(remote))
 
     def error_received(self, exc: Exception) -> None:

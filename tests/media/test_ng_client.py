@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -124,6 +125,25 @@ async def test_nobody_there_and_closing_end_what_waits(scripted: Any) -> None:
     nobody.close()
     assert client.pending == nobody.pending == 0
     await asyncio.sleep(0)
+
+
+async def test_answers_that_wait_together_are_read_in_one_round() -> None:
+    """asyncio reads one datagram a round: calls of a busy gateway waited seconds for each other's answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as engine:
+        engine.bind(("127.0.0.1", 0))
+        engine.settimeout(5)
+        client = NgClient()
+        await client.connect(engine.getsockname())
+        commands = [asyncio.create_task(client.command("ping")) for _ in range(40)]
+        await asyncio.sleep(0)
+        for _ in commands:
+            request, sender = engine.recvfrom(2048)
+            engine.sendto(request.partition(b" ")[0] + b" d6:result4:ponge", sender)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert [command.done() for command in commands] == [True] * 40
+        client.close()
+        await asyncio.sleep(0)
 
 
 _VALUES: st.SearchStrategy[Any] = st.recursive(
