@@ -1,8 +1,8 @@
 """Reading a UDP socket until it is empty.
 
 asyncio hands over one datagram a socket and round of its loop. When a busy gateway's round takes 30 ms, that
-is 30 answers of rtpengine a second, however many wait in the kernel, and every call that is being set up waits
-for eight of them.
+is 30 answers of rtpengine a second, however many wait in the kernel, and every call that is being set up
+waits for eight of them.
 """
 
 from __future__ import annotations
