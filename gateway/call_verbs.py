@@ -56,7 +56,7 @@ VERBS = (
         lambda options: {**_dial(options), "agent": options.agent},
         ("trunk",),
     ),
-    Verb("answer", "answer a party that waits for it", ("call", "leg"), "POST", _LEG + "/answer"),
+    Verb("answer", "let a telephone that rings answer", ("call", "leg"), "POST", _LEG + "/answer"),
     Verb("hangup", "end a call, or hang up for one party", ("call", "leg?"), "DELETE", _ONE),
     Verb("add", "call a further party into the call", ("call", "number"), "POST", _ONE + "/legs", _add,
          ("trunk", "by")),

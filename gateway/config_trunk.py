@@ -129,6 +129,8 @@ class Trunk(Section):
     """Digits of a national number where that is fixed (10 in North America); 0 = not fixed."""
     number_format: Literal["e164", "plain", "national", "as-dialled"] = "as-dialled"
     """How numbers are written toward this peer; direct-routing always wants e164."""
+    talk_event: Literal["auto", "always", "never"] = "auto"
+    """Answer a ringing telephone by NOTIFY with Event: talk: where its Allow-Events says so, or always."""
     agent_header: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9-]{0,64}$")] = ""
     """kind sip: header of its INVITEs that names the login of the agent who calls; "" = none is believed."""
     trust_identity: Flag = False

@@ -164,8 +164,11 @@ def _leg_operations(control: CallControl, make: _Maker) -> list[Operation]:
             hang_up, _DONE, errors={409},
         ),
         make(
-            "POST", _LEG + "/answer", "answerLeg", "Answer a leg that waits for a command",
+            "POST", _LEG + "/answer", "answerLeg", "Let a telephone that rings answer",
             answer, _DONE, errors={409},
+            description="A browser's page answers by itself; a SIP telephone is asked by NOTIFY with "
+            "`Event: talk`, when its ringing lists talk in Allow-Events or the trunk's `talk_event` is "
+            "`always`. Events tell when it has answered.",
         ),
         make(
             "POST", _LEG + "/digits", "sendDigits", "Send DTMF to the party; answered when the last is over",

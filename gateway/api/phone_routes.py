@@ -30,9 +30,10 @@ _CLOSING = 3.0
 
 DESCRIPTION = f"""\
 JSON text messages. The gateway says `welcome` (login, ice_servers, calls), `ring`, `offer` (its WebRTC
-offer), `answered`, `ended` (reason, code), `error` (leg, reason, text) and `replaced`. The page says `accept`
-(leg, sdp: its complete answer), `reject` (leg, code 486 or 603), `hangup`, `again` (a new connection, as
-after a reload: an `offer` for a new RTCPeerConnection follows), `digits` and `stats`.
+offer), `answer` (take the call that rings: it was said so elsewhere), `answered`, `ended` (reason, code),
+`error` (leg, reason, text) and `replaced`. The page says `accept` (leg, sdp: its complete answer), `reject`
+(leg, code 486 or 603), `hangup`, `again` (a new connection, as after a reload: an `offer` for a new
+RTCPeerConnection follows), `digits` and `stats`.
 
 There is one page for each login: a second one sends the first away with {REPLACED}. A page that is gone has
 `page_grace` seconds to come back before its calls end.

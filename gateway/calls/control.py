@@ -104,9 +104,28 @@ class CallControl(Checks):
         await self._in(call, run)
 
     async def answer(self, call_id: str, leg_id: str) -> None:
-        """Answer a leg that waits for a command; no kind of leg does so far, phones answer themselves."""
-        leg = self._own(self._call(call_id), leg_id)
-        raise ControlError(409, "wrong_state", f"the leg is {leg.state} and waits for no command")
+        """Let a telephone that rings answer, as if its user had taken the call; events tell when it has.
+
+        A browser's page answers by itself; a SIP telephone is asked by NOTIFY with `Event: talk`.
+        """
+        call = self._call(call_id)
+
+        async def run() -> Leg:
+            leg = self._own(call, leg_id)
+            self._rings(leg)
+            return leg
+
+        leg = await self._in(call, run)
+        # the answer comes in the call's own task, which therefore must not wait here
+        code = await leg.talk()
+        log.info("leg_asked_to_answer call=%s leg=%s code=%d", call_id, leg_id, code)
+        if code >= 300 and leg.state is LegState.RINGING:
+            text = (
+                "the page is gone for now"
+                if code == 480
+                else f"the telephone does not let itself be ({code})"
+            )
+            raise ControlError(409, "not_answerable", f"{text}: answer it there")
 
     async def set_music(self, call_id: str, policy: MusicPolicy) -> None:
         """Who hears music while somebody holds this call."""

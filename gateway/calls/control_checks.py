@@ -10,8 +10,9 @@ from typing import Literal, TypeVar
 
 from gateway.calls.call import Call, CallState
 from gateway.calls.context import CallContext
+from gateway.calls.control_views import may_answer
 from gateway.calls.dialling import Order
-from gateway.calls.leg import Leg
+from gateway.calls.leg import Leg, LegState
 from gateway.calls.outgoing import outgoing
 from gateway.calls.registry import CallRegistry
 from gateway.errors import IllegalTransition, SipError, TandemError
@@ -63,6 +64,23 @@ class Checks:
         if leg.id not in call.joined or leg.id in call.away:
             raise ControlError(409, "wrong_state", f"the participant is {leg.state}, not in the conversation")
         return leg
+
+    @staticmethod
+    def _rings(leg: Leg) -> None:
+        """A leg that can be told to answer."""
+        if leg.state is not LegState.RINGING:
+            cure = {
+                LegState.INCOMING: "this party calls: answer the one it calls",
+                LegState.DIALLING: "it does not ring yet: try again when it does",
+            }.get(leg.state, "it has been answered")
+            raise ControlError(409, "wrong_state", f"the participant is {leg.state}; {cure}")
+        if not may_answer(leg):
+            raise ControlError(
+                409,
+                "not_answerable",
+                "the telephone has not said that it can be answered from afar (Allow-Events: talk): answer "
+                f'it there, or set talk_event = "always" of trunk {leg.trunk.name} if it can',
+            )
 
     def _host(self, call: Call, by: str | None) -> Leg:
         self._needs_up(call)

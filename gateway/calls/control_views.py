@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from gateway.calls.audibility import Hold, MusicPolicy, SupervisorMode
 from gateway.calls.call import Call
-from gateway.calls.leg import Leg
+from gateway.calls.leg import Leg, LegState
+from gateway.calls.page_leg import PageTrunk
 from gateway.model import CallId, InteractionId, LegId, PartyType, Role
 
 
@@ -16,6 +17,7 @@ class LegView:
 
     number:  as dialled or presented, "" when withheld; login: of a recognised agent, else ""
     state:   of its dialog: incoming, dialling, ringing, up
+    answerable: its telephone rings, and `answer` lets it answer
     held:    its party has put the call on hold by its own description
     holding: it holds the call, by whatever means
     on_hold: somebody has put this one participant on hold
@@ -32,6 +34,7 @@ class LegView:
     role: Role
     host: bool
     state: str
+    answerable: bool
     held: bool
     holding: bool
     on_hold: bool
@@ -82,6 +85,13 @@ def view_of(call: Call, consultation: Call | None) -> CallView:
     )
 
 
+def may_answer(leg: Leg) -> bool:
+    """Whether its ringing telephone can be told to answer."""
+    talk = leg.trunk.settings.talk_event
+    able = isinstance(leg.trunk, PageTrunk) or talk == "always" or (talk == "auto" and leg.answerable)
+    return able and leg.state is LegState.RINGING
+
+
 def _leg(call: Call, leg: Leg) -> LegView:
     supervision = call.supervisors.get(leg.id)
     return LegView(
@@ -93,6 +103,7 @@ def _leg(call: Call, leg: Leg) -> LegView:
         role=leg.role,
         host=leg.host,
         state=leg.state.value,
+        answerable=may_answer(leg),
         held=leg.held,
         holding=Hold(leg.id) in call.holds,
         on_hold=any(hold.of == leg.id for hold in call.holds),

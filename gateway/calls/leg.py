@@ -6,6 +6,7 @@ News go up into the inbox of the call it belongs to at the moment; commands come
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -14,7 +15,7 @@ from gateway.calls.leg_session import LegSession
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.signals import FromSession, Signal
 from gateway.clock import TimerHandle
-from gateway.errors import IllegalTransition, MediaRejected, SdpError
+from gateway.errors import IllegalTransition, MediaRejected, SdpError, SipError
 from gateway.model import LegId, Role, Termination, new_leg_id
 from gateway.sip.sdp import Codec
 from gateway.sip.sdp_policy import codecs_to_offer
@@ -29,6 +30,9 @@ log = logging.getLogger("tandem.calls")
 
 TELEPHONE_EVENT = 101
 """Payload number we offer where no other party's number has to be matched (facts/media-prototype.md 8)."""
+
+TALK_WITHIN = 4.0
+"""Seconds in which a telephone on the line says whether it lets itself be answered from afar."""
 
 
 class LegState(StrEnum):
@@ -74,6 +78,7 @@ class Leg:
     number: the far party's number, "" when nobody knows it
     early:  its party hears what we patch although it has not answered or been answered yet
     held:   its party has put the call on hold by its description
+    answerable: its ringing telephone says that it can be answered from afar (Allow-Events: talk)
     answering: our description in the 2xx to its INVITE, until the ACK
     refusal: our final response if it is our own judgement of the party's INVITE, not news of another leg
     """
@@ -101,6 +106,7 @@ class Leg:
         self.session: LegSession | None = None
         self.early = False
         self.held = False
+        self.answerable = False
         self.answering = b""
         self.correlation = ""
         self.refusal: SipAnswer | None = None
@@ -241,6 +247,17 @@ class Leg:
         """Tell the party a new SRTP key of ours. SipError when it does not take it."""
         assert self.session is not None
         await self.anchor.accept_answer(await self.session.offer(await self.anchor.rekey()))
+
+    async def talk(self) -> int:
+        """Ask the ringing party to answer now; the code of its response, 408 when it gave none."""
+        assert self.session is not None
+        try:
+            async with asyncio.timeout(TALK_WITHIN):
+                return await self.session.talk()
+        except TimeoutError:
+            return 408
+        except SipError as error:
+            return error.code
 
     def stop_timers(self) -> None:
         for timer in self.timers:

@@ -48,6 +48,7 @@ class News:
                 if leg.id in call.dialling:
                     dialling, purpose = call.dialling[leg.id]
                     dialling.progress(event)
+                    leg.answerable = _lists_talk(event) or leg.answerable
                     await call.remembered()
                     await purpose.progress(call, leg, event)
             case Answered():
@@ -196,3 +197,11 @@ class News:
         else:
             log.info("leg_rekeyed call=%s leg=%s trunk=%s", call.id, leg.id, leg.trunk.name)
             call.remember()
+
+
+def _lists_talk(event: Progress) -> bool:
+    """Whether the ringing telephone may be answered from afar."""
+    if event.response is None:
+        return False
+    listed = ",".join(event.response.headers.getlist("Allow-Events"))
+    return "talk" in (word.strip().lower() for word in listed.split(","))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.clock import Clock, TimerHandle
@@ -146,6 +146,14 @@ class PageSession:
             self._advance(Edge.CANCEL)
             self._advance(Edge.FAIL)
         self._gone(text or "ended", code)
+
+    async def talk(self) -> int:
+        """Let the page answer by itself: 200 when it was told, 480 while it is gone."""
+        if self.state is not SessionState.PROCEEDING or not self._phones.connected(self.login):
+            return 480
+        self.ring = replace(self.ring, auto_answer=True)
+        self._tell({"type": "answer", "leg": self.leg})
+        return 200
 
     async def offer(self, sdp: bytes) -> bytes:
         """A new connection: our offer, the page's answer. SessionRefused(487) when the leg ends first."""

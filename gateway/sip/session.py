@@ -250,6 +250,15 @@ class Session:
             self.lost(481)
         return outcome
 
+    async def talk(self) -> int:
+        """Ask a peer that rings to answer, as if its user had taken the call; the code of its response.
+
+        NOTIFY with Event: talk inside the early dialog, BroadSoft's event package that desk phones share;
+        those that take it list talk in Allow-Events of their 18x. Errors as `send`.
+        """
+        answer = await self.send("NOTIFY", (("Event", "talk"), ("Subscription-State", "active")))
+        return answer.code
+
     # -- what the user agent hands in
 
     def dialog_for(self, remote_tag: str) -> Dialog | None:

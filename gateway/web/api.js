@@ -45,6 +45,7 @@ export const commands = {
   change: (call, leg, what) => ask("PATCH", at(call, leg), what),
   remove: (call, leg) => ask("DELETE", at(call, leg)),
   hangUp: (call, leg) => ask("POST", `${at(call, leg)}/hangup`),
+  answer: (call, leg) => ask("POST", `${at(call, leg)}/answer`),
   digits: (call, leg, digits) => ask("POST", `${at(call, leg)}/digits`, { digits }),
   consult: (call, leg, number, digits) => ask("POST", `${at(call, leg)}/consultation`, { number, ...keys(digits) }),
   transfer: (call, leg, number, digits) => ask("POST", `${at(call, leg)}/transfer`, { number, ...keys(digits) }),

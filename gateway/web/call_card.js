@@ -95,6 +95,7 @@ function commandsOf(call, mine, desk, up, who) {
     "div",
     { class: "commands", role: "group", "aria-label": `${t("commands")}: ${who}` },
     desk.phone?.rings(mine.id) && button("answer", () => void desk.phone.answer(mine.id), { class: "primary" }),
+    mine.answerable && !desk.phone?.rings(mine.id) && button("answer", () => desk.act(commands.answer(call.id, mine.id)), { class: "primary" }),
     button(isIncoming(call, desk.login) ? "decline" : "hang_up", hangUp, { class: "danger" }),
     up && [
       button(mine.holding ? "retrieve" : "hold", change({ holding: !mine.holding }), { "aria-pressed": String(mine.holding) }),

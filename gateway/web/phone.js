@@ -78,6 +78,7 @@ export class Phone {
     if (type === "welcome") this.welcomed(message.calls);
     else if (type === "ring") this.legs.set(leg, { ...this.legs.get(leg), state: "ringing", auto: message.auto_answer });
     else if (type === "offer") await this.offered(leg, message.sdp);
+    else if (type === "answer") await this.answer(leg);
     else if (type === "answered" && this.legs.has(leg)) this.legs.get(leg).state = "up";
     else if (type === "ended") this.gone(leg);
     this.ring();
