@@ -155,6 +155,9 @@ class Limits(Section):
     """None = as many as `[media] ports` has room for."""
     calls_per_second: Annotated[float, Field(strict=True, ge=0)] = 50.0
     """New calls a second, averaged over one; 0 = no limit."""
+    max_setup_delay: SecondsOrOff = 1.0
+    """No new call while one waits longer than this, in seconds, for its caller's media: we or rtpengine are
+    overloaded then. 0 = no limit."""
     drain_timeout: SecondsOrOff = 300.0
     """How long SIGTERM waits for the calls that are up."""
     min_free_disk: Annotated[int, Field(strict=True, ge=0)] = 64

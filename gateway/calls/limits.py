@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from gateway.calls.call_task import CallState
 from gateway.calls.context import CallContext
 from gateway.errors import Overloaded
 from gateway.model import CallId
@@ -29,6 +30,22 @@ class Limits:
         self.draining = False
         self.refused: Counter[str] = Counter()
         self._recent: deque[float] = deque()
+        self._entering: deque[tuple[float, Call]] = deque()
+
+    def entering(self, call: Call) -> None:
+        """This call's caller is about to be anchored: how long that takes says how busy we are."""
+        self._entering.append((self._context.clock.now(), call))
+
+    @property
+    def delay(self) -> float:
+        """Seconds that the longest waiting of the callers without media has waited; 0 when none waits.
+
+        The loop's own lateness would not tell: an overloaded gateway's loop turns quickly, but each call's
+        next step is many turns away.
+        """
+        while self._entering and _entered(self._entering[0][1]):
+            self._entering.popleft()
+        return self._context.clock.now() - self._entering[0][0] if self._entering else 0.0
 
     def refusal(self, trunk: Trunk) -> str:
         """Why no new call from this trunk can be taken now, one word; "" when it can, and it counts then."""
@@ -47,6 +64,8 @@ class Limits:
             return TRUNK_FULL
         if rate and len(self._recent) >= rate:
             return "calls_per_second"
+        if config.limits.max_setup_delay and self.delay > config.limits.max_setup_delay:
+            return "overloaded"
         self._recent.append(now)
         return ""
 
@@ -60,3 +79,8 @@ class Limits:
 
     def _calls_on(self, trunk: Trunk) -> int:
         return sum(any(leg.trunk is trunk for leg in call.legs.values()) for call in self._calls.values())
+
+
+def _entered(call: Call) -> bool:
+    caller = next(iter(call.legs.values()), None)
+    return call.state is CallState.ENDED or (caller is not None and caller.anchored)

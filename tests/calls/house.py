@@ -125,6 +125,7 @@ ports = [{media_ports[0]}, {media_ports[1]}]
 
 [limits]
 calls_per_second = 0.0
+max_setup_delay = 0.0
 min_free_disk = 1
 
 [[trunk]]
