@@ -80,10 +80,7 @@ class Standin:
         try:
             async with asyncio.timeout(within):
                 while True:
-                    while not self._lines:
-                        self._came.clear()
-                        await self._came.wait()
-                    found, _, rest = self._lines.pop(0).partition(" ")
+                    found, rest = await self.line()
                     if found == word:
                         return rest
                     if found == "FAILED":
@@ -93,6 +90,14 @@ class Standin:
                         raise DemoFailed(f"{self.name}: the stand-in ended by itself")
         except TimeoutError:
             raise DemoFailed(f"{self.name}: no {word} within {within:.0f} s") from None
+
+    async def line(self) -> tuple[str, str]:
+        """First word and rest of the next line, whatever it is; ("GONE", "") at the end of the process."""
+        while not self._lines:
+            self._came.clear()
+            await self._came.wait()
+        word, _, rest = self._lines.pop(0).partition(" ")
+        return word, rest
 
     def tell(self, command: str) -> None:
         """A command of the desk."""
@@ -125,7 +130,7 @@ async def standin(
 
 
 @contextlib.asynccontextmanager
-async def gateway(config: Path, log: Path) -> AsyncIterator[None]:
+async def gateway(config: Path, log: Path) -> AsyncIterator[Process]:
     """`tandem run`, ready for calls; at the end neither it nor its rtpengine, Redis and rooms are left."""
     state = config.parent / "state"
     with log.open("wb") as lines:
@@ -140,7 +145,7 @@ async def gateway(config: Path, log: Path) -> AsyncIterator[None]:
             if asyncio.get_running_loop().time() > deadline:
                 raise DemoFailed(f"the gateway is not up after {START_LIMIT:.0f} s; see {log}")
             await asyncio.sleep(0.05)
-        yield
+        yield process
         if process.returncode is not None:
             raise DemoFailed(f"the gateway ended with exit code {process.returncode}: {_cause(log)}")
     finally:
@@ -154,11 +159,41 @@ def _cause(log: Path) -> str:
     return (telling or lines or ["it said nothing"])[-1][:400] + f" ({log})"
 
 
-async def tandem(*words: str) -> str:
-    """Output of a `tandem` command."""
-    process = await _spawn("gateway", *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+@contextlib.asynccontextmanager
+async def graph(folder: Path, redirect: str, log: Path) -> AsyncIterator[dict[str, str]]:
+    """The Graph stand-in; what it says of itself: authority, root, control ... (`tests.peers.graph_cli`).
+
+    redirect: where it may send browsers back to
+    """
+    with log.open("wb") as complaints:
+        process = await _spawn(
+            *("tests.peers.graph_cli", str(folder), "--redirect-uri", redirect),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=complaints,
+        )
     try:
-        out, complaint = await asyncio.wait_for(process.communicate(), START_LIMIT)
+        yield await _introduction(process, log)
+    finally:
+        await _end(process)
+
+
+async def _introduction(process: Process, log: Path) -> dict[str, str]:
+    assert process.stdout is not None
+    with contextlib.suppress(TimeoutError):
+        word, *fields = (await asyncio.wait_for(process.stdout.readline(), START_LIMIT)).decode().split() or [
+            ""
+        ]
+        if word == "ready":
+            return dict(field.split("=", 1) for field in fields)
+    raise DemoFailed(f"the Graph stand-in does not start; see {log}")
+
+
+async def tandem(*words: str, text: str = "") -> str:
+    """Output of a `tandem` command that reads `text`."""
+    process = await _spawn("gateway", *words, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    try:
+        out, complaint = await asyncio.wait_for(process.communicate(text.encode()), START_LIMIT)
     except TimeoutError:
         raise DemoFailed(f"tandem {words[0]}: no end within {START_LIMIT:.0f} s") from None
     finally:

@@ -1,7 +1,8 @@
 """The demo from beginning to end; `scripts/demo` sets the machine up and calls this.
 
-Exit codes: 0 everything was heard and every row is there; 1 something was not, or could not be tried, and
-the last lines say what; 2 wrong usage; 130 interrupted. No process and no port is left in any case.
+Exit codes: 0 everything was heard and every row is there, or the desktop was ended; 1 something was not,
+or could not be tried, and the last lines say what; 2 wrong usage; 130 interrupted. No process and no port
+is left in any case.
 """
 
 from __future__ import annotations
@@ -11,26 +12,23 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from gateway.state_dir import read_note
+from tests.demo import desktop
 from tests.demo import folder as folders
+from tests.demo.common import Leave, Ports, get, heading, left_behind, ready, say
+from tests.demo.desktop import DEFAULT_PORT
 from tests.demo.failure import DemoFailed
 from tests.demo.ladder import Ladder, heads
 from tests.demo.processes import Standin, gateway, standin, tandem
 from tests.demo.scenes import CENTER, HEAD, HOLD_SECONDS, SCENES, TEAMS, Result, Scene, Stage, wrong_with
-from tests.demo.settings import AGENT, FQDN, tandem_toml
+from tests.demo.settings import AGENT, FQDN, Site, tandem_toml
 from tests.demo.speech import Conversation, converse
 from tests.peers.certs import load_pki, make_pki
-from tests.support import ports
 
 _MEDIA_PORTS = 96
 _ROW_LIMIT = 10.0
@@ -42,23 +40,6 @@ _METRICS = (
     "tandem_journal_events",
     "tandem_sink_rows",
 )
-
-
-def say(text: str = "") -> None:
-    print(text, flush=True)
-
-
-def heading(text: str) -> None:
-    say(f"\n== {text} ".ljust(88, "="))
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Where the gateway will listen, chosen before anything runs."""
-
-    plain: int
-    secure: int
-    media: tuple[int, int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,17 +57,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--keep", action="store_true", help="keep an earlier FOLDER: use FOLDER-2, FOLDER-3 ... instead"
     )
+    parser.add_argument(
+        "--desktop",
+        action="store_true",
+        help="open the Agent Desktop instead, with a customer and a Teams expert who obey, until Ctrl-C",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        metavar="N",
+        help=f"of the desktop's page (default: {DEFAULT_PORT}, or a free one when it is taken)",
+    )
     return asyncio.run(_interruptible(parser.parse_args(arguments)))
 
 
 async def _interruptible(options: argparse.Namespace) -> int:
-    """Signals cancel the demo once; its clean-up is bounded and not interrupted."""
+    """A signal ends the desktop, or cancels, once; the clean-up is bounded and not interrupted."""
     loop = asyncio.get_running_loop()
-    demo = loop.create_task(_run(options))
+    leave = Leave()
+    demo = loop.create_task(desktop.run(options, leave) if options.desktop else _run(options))
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt() -> None:
-        if not demo.cancelling():
+        if leave.awaited:
+            leave.set()
+        elif not demo.cancelling():
             say("\ninterrupted: ending the calls and the processes ...")
             demo.cancel()
 
@@ -108,26 +103,23 @@ async def _run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     folder = await folders.make(options.output, keep=options.keep)
     heading("Getting ready")
-    async with asyncio.TaskGroup() as group:
-        certificates = group.create_task(asyncio.to_thread(make_pki, folder / "pki"))
-        talks = group.create_task(_rehearse(folder / "speech"))
-    certificates.result()
+    _, talks = await asyncio.gather(asyncio.to_thread(make_pki, folder / "pki"), _rehearse(folder / "speech"))
     say("  certificates  one authority; the gateway's and Microsoft's, for mutual TLS       pki/")
     say("  voices        an agent and a Teams expert, spoken by espeak-ng                   speech/")
     results: list[Result] = []
     ladder = Ladder(say)
-    where = Ports(ports.free_port(), ports.free_port(), ports.free_udp_range(_MEDIA_PORTS))
+    where = Ports.choose(_MEDIA_PORTS)
     async with _house(folder, ladder, where) as (center, teams):
         say(await tandem("trunks", "--config", str(folder / "tandem.toml")))
         stage = Stage(center, teams, ladder, folder, say)
-        for scene, talk in zip(SCENES, talks.result(), strict=True):
+        for scene, talk in zip(SCENES, talks, strict=True):
             heading(f"{scene.name[0]}. {scene.title}")
             say(heads())
             ladder.restart()
             results.append(await stage.play(scene, talk))
             say("\n" + "\n".join([HEAD, *results[-1].lines]))
         heading("Call detail (tandem cdr)")
-        complaints = await _rows(folder, dict(zip(SCENES, talks.result(), strict=True)))
+        complaints = await _rows(folder, dict(zip(SCENES, talks, strict=True)))
         heading("Health and metrics")
         await _health(folder / "state")
         parties = (center, teams)
@@ -135,7 +127,7 @@ async def _run(options: argparse.Namespace) -> int:
         f"scene {one.scene.name}: not everything was heard as it should" for one in results if not one.good
     ]
     complaints += [f"Teams' rules: {text}" for party in parties for text in party.violations]
-    complaints += _left_behind(folder, where)
+    complaints += left_behind(folder, where)
     return _verdict(folder, complaints, time.monotonic() - began)
 
 
@@ -172,47 +164,26 @@ async def _house(folder: Path, ladder: Ladder, where: Ports) -> AsyncIterator[tu
         pki = load_pki(folder / "pki")
         config.write_text(
             tandem_toml(
-                plain=where.plain,
-                secure=where.secure,
-                media=where.media,
-                identity=pki["gateway"],
-                roots=pki.roots,
+                Site(
+                    plain=where.plain,
+                    secure=where.secure,
+                    media=where.media,
+                    identity=pki["gateway"],
+                    roots=pki.roots,
+                    proxies=teams.ready["peers"],
+                    hosts=teams.ready["hosts"],
+                ),
                 center=center.ready["peer"],
-                proxies=teams.ready["peers"],
-                hosts=teams.ready["hosts"],
             )
         )
         started = time.monotonic()
         say(f"  tandem run --config {config.name} ...\n")
         say(heads())
         await stack.enter_async_context(gateway(config, folder / "gateway.log"))
-        await _ready(folder / "state")
+        await ready(folder / "state")
         await ladder.settle()
         say(f"\n  the gateway is ready after {time.monotonic() - started:.1f} s\n")
         yield center, teams
-
-
-async def _get(state: Path, path: str) -> tuple[int, str]:
-    note = read_note(state)
-    if note is None:
-        raise DemoFailed(f"the gateway is gone; see {state.parent / 'gateway.log'}")
-    limit = aiohttp.ClientTimeout(total=5)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=limit) as session,
-            session.get(f"http://{note.host}:{note.port}{path}") as response,
-        ):
-            return response.status, await response.text()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise DemoFailed(f"GET {path}: {error or type(error).__name__}") from error
-
-
-async def _ready(state: Path, within: float = 15.0) -> None:
-    deadline = time.monotonic() + within
-    while (answer := await _get(state, "/readyz"))[0] != 200:
-        if time.monotonic() > deadline:
-            raise DemoFailed(f"the gateway is not ready: {answer[1]}")
-        await asyncio.sleep(0.05)
 
 
 async def _rows(folder: Path, talks: dict[Scene, Conversation]) -> list[str]:
@@ -241,29 +212,17 @@ async def _rows(folder: Path, talks: dict[Scene, Conversation]) -> list[str]:
 
 
 async def _health(state: Path) -> None:
-    status, text = await _get(state, "/healthz")
+    status, text = await get(state, "/healthz")
     say(f"  GET /healthz  {status}  {text.strip()}")
-    status, text = await _get(state, "/readyz")
+    status, text = await get(state, "/readyz")
     answer = json.loads(text)
     well = [name for name, part in answer["parts"].items() if part["ok"]]
     say(f"  GET /readyz   {status}  {answer['state']}, {answer['calls']} calls, well: {' '.join(well)}")
     say("  GET /metrics")
-    _, text = await _get(state, "/metrics")
+    _, text = await get(state, "/metrics")
     for line in text.splitlines():
         if line.startswith(_METRICS) and "_bucket" not in line and "_created" not in line:
             say(f"  {line}")
-
-
-def _left_behind(folder: Path, where: Ports) -> list[str]:
-    """Ports of the gateway that still answer, an rtpengine that is still noted as running."""
-    found = []
-    for port in (where.plain, where.secure):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                found.append(f"port {port} is still open")
-    if (folder / "state" / "media" / "engine.json").exists():
-        found.append("rtpengine may still run")
-    return found
 
 
 def _verdict(folder: Path, complaints: list[str], seconds: float) -> int:
@@ -273,6 +232,10 @@ def _verdict(folder: Path, complaints: list[str], seconds: float) -> int:
     if not complaints:
         say(f"  {len(SCENES)} calls, all heard on both sides, all rows there; no process or port is left.")
     say(f"  {seconds:.0f} s. To listen to: {folder.name}/*-hears.wav; beside them tandem.toml and the logs.")
+    if not complaints:
+        say(
+            "  scripts/demo --desktop opens the Agent Desktop, with a customer and a Teams expert to talk to."
+        )
     if complaints:
         say(f"  Look at {folder / 'gateway.log'}, teams.log and contact-center.log.")
     return 1 if complaints else 0

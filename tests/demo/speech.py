@@ -17,6 +17,8 @@ VOICES = {
     "contact center": ("-v", "en-us+f3", "-s", "185", "-p", "60"),
     "Teams": ("-v", "en-gb", "-s", "180", "-p", "35"),
 }
+"""Who talks in a `converse`."""
+_OTHERS = {"customer": ("-v", "en-us+m3", "-s", "170", "-p", "45")}
 _PAUSE = 0.35
 """Seconds between two sentences of a conversation."""
 _TAIL = 30
@@ -70,10 +72,26 @@ async def converse(folder: Path, name: str, lines: Sequence[tuple[str, str]]) ->
     return Conversation(tuple(sentences), files)
 
 
+async def monologue(file: Path, speaker: str, lines: Sequence[str], *, pause: float = 3.0) -> Path:
+    """Write sentences of one speaker, `pause` seconds of silence behind each; to be said again and again."""
+    spoken = [
+        await _speak(file.with_name(f"{file.stem}-{n}.wav"), speaker, text) for n, text in enumerate(lines)
+    ]
+    silence = np.zeros(int(pause * RATE), dtype=np.int16)
+    write_wav(file, np.concatenate([piece for pcm in spoken for piece in (pcm, silence)]))
+    return file
+
+
 async def _speak(file: Path, speaker: str, text: str) -> Pcm:
     try:
         process = await asyncio.create_subprocess_exec(
-            "espeak-ng", *VOICES[speaker], "-w", str(file), "--", text, stderr=asyncio.subprocess.PIPE
+            "espeak-ng",
+            *(VOICES | _OTHERS)[speaker],
+            "-w",
+            str(file),
+            "--",
+            text,
+            stderr=asyncio.subprocess.PIPE,
         )
     except OSError as error:
         raise DemoFailed(f"espeak-ng cannot be started: {error.strerror}") from error

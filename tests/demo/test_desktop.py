@@ -1,0 +1,112 @@
+"""`scripts/demo --desktop` as its user finds it: sign in, talk, consult the expert, see him hold, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from pathlib import Path
+
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.demo.processes import ROOT
+from tests.demo.test_demo import _running
+from tests.peers.tone import loudness
+from tests.peers.voice import read_audio
+from tests.support import ports
+
+BROWSER = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+
+class Terminal:
+    """What the demo prints, and what is typed."""
+
+    def __init__(self, process: Process) -> None:
+        self._process, self.said = process, ""
+
+    async def until(self, pattern: str, within: float = 40.0) -> re.Match[str]:
+        """Read until it has been printed behind what was read before."""
+        assert self._process.stdout is not None
+        text = ""
+        async with asyncio.timeout(within):
+            while not (found := re.search(pattern, text)):
+                line = await self._process.stdout.readline()
+                assert line, self.said
+                text += line.decode()
+                self.said += line.decode()
+        return found
+
+    def type(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+
+
+async def hears_somebody(page: Page) -> None:
+    async with asyncio.timeout(10):
+        while await page.locator("#level-in").evaluate("meter => meter.value") < 0.02:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_an_agent_signs_in_takes_a_call_and_sees_the_expert_hold(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.demo", "--desktop", "--output", str(folder)),
+        *("--port", str(ports.free_port(also_udp=False))),
+        cwd=ROOT,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=STDOUT,
+    )
+    terminal = Terminal(process)
+    try:
+        found = await terminal.until(r"(http://\S+)\s+login: (\S+)\s+password: (\S+)")
+        expert = (await terminal.until(r"the expert (\+\d+)"))[1]
+        await terminal.until("Ctrl-C ends everything")
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=[*BROWSER])
+            page = await browser.new_page()
+            await page.goto(found[1])
+            await page.get_by_label("Login").fill(found[2])
+            await page.get_by_label("Password").fill(found[3])
+            await page.get_by_role("button", name="Sign in").click()
+            await page.get_by_label("Use this browser as my telephone").check()
+            await expect(page.get_by_text("ready to ring")).to_be_visible()
+            terminal.type("c")
+            await page.get_by_role("button", name="Answer", exact=True).click()
+            await terminal.until("customer talks")
+            await hears_somebody(page)
+            await page.get_by_label("Number to consult, add or transfer to").fill(expert)
+            await page.get_by_role("button", name="Consult", exact=True).click()
+            await terminal.until("expert talks")
+            await page.get_by_role("button", name="Merge", exact=True).click()
+            await expect(page.get_by_role("heading", name="Conference of 3")).to_be_visible()
+            terminal.type("h")
+            await terminal.until("expert holds")
+            held = page.get_by_text(f"On hold by Teams expert {expert}")
+            await expect(held).to_be_visible()
+            terminal.type("r")
+            await terminal.until("expert is back")
+            await expect(held).to_have_count(0)
+            terminal.type("b")
+            heard = await terminal.until(r"customer heard .*: (/.*\.wav)")
+            assert loudness(read_audio(Path(heard[1]))) > -60
+            terminal.type("what")
+            await terminal.until("the customer calls Anna")
+            process.send_signal(signal.SIGINT)
+            await terminal.until("No process or port is left")
+            await browser.close()
+        assert await process.wait() == 0, terminal.said
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    assert "FAILED" not in terminal.said
+    assert not [command for command in _running().values() if str(folder) in command]
