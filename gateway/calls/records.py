@@ -110,10 +110,13 @@ class CallRecords:
         )
 
     async def joined(self, *legs: Leg) -> None:
-        await self.write(*(LegJoined(call=self._call, at=self.now(), leg=leg.id) for leg in legs))
+        # one moment for all: a millisecond between them would be a segment of its own
+        at = self.now()
+        await self.write(*(LegJoined(call=self._call, at=at, leg=leg.id) for leg in legs))
 
     async def left(self, *legs: Leg) -> None:
-        await self.write(*(LegLeft(call=self._call, at=self.now(), leg=leg.id) for leg in legs))
+        at = self.now()
+        await self.write(*(LegLeft(call=self._call, at=at, leg=leg.id) for leg in legs))
 
     async def held(self, leg: Leg) -> None:
         await self.write(LegHeld(call=self._call, at=self.now(), leg=leg.id, by=leg.identity.party))
