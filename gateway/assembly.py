@@ -79,11 +79,16 @@ def assemble(
     bay = PatchBay(engine.ng, engine.settings.address, engine.options)
     rooms = RoomPool(RoomSettings(music=sounds.hold_music))
     telephony = Telephony(config, journal=journal, bay=bay, sounds=sounds, rooms=rooms)
-    engine.on_restarted = telephony.calls.media_restarted
     store = SnapshotStore(config.gateway.state_dir / "calls")
     telephony.restorer = restorer = Restorer(
-        telephony.context, telephony.calls, telephony.transports, store, lambda: recorder.states
+        telephony.context,
+        telephony.calls,
+        telephony.transports,
+        store,
+        lambda: recorder.states,
+        lambda: engine.revived,
     )
+    engine.on_restarted = restorer.media_restarted
 
     metrics, figures = Metrics(), CallMetrics()
     journal.subscribe(lambda entry: figures.observe(entry.event))

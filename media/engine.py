@@ -77,6 +77,8 @@ class Engine:
                   connected again then (PatchBay.restored)
     on_digit:     called in the loop for each digit that a party pressed (embedded engine only)
     up:           it answered the last ping
+    revived:      it had died while no gateway ran, and has its legs back from Redis: `on_restarted`, which
+                  nobody could be told then, is still to be done
     dtmf_port:    where on 127.0.0.1 the embedded rtpengine reports digits, kept over restarts; else 0
     """
 
@@ -92,6 +94,7 @@ class Engine:
         self.ng = NgClient()
         self.up = False
         self.adopted = False
+        self.revived = False
         self.restarts = 0
         self._state: _State | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -170,18 +173,42 @@ class Engine:
         self.settings.state_dir.mkdir(parents=True, exist_ok=True)
         options = _options(self.settings)
         state = self._read_state()
-        if state is not None and state.rtpengine.running and state.redis.running and state.options == options:
-            self._state = state
-            await self.ng.connect(("127.0.0.1", state.ng_port))
-            with contextlib.suppress(MediaUnavailable):
-                await self.ng.ping()
-                self.adopted = True
-                log.info("engine_adopted pid=%d port=%d", state.rtpengine.pid, state.ng_port)
+        if state is not None and state.options == options:
+            if await self._adopt(state) or await self._restore(state):
                 return
         if state is not None:
             log.warning("engine_replaced pid=%d cause=gone_or_other_options", state.rtpengine.pid)
             await asyncio.gather(state.rtpengine.stop(), state.redis.stop())
         await self._start_anew(options, state)
+
+    async def _adopt(self, state: _State) -> bool:
+        """rtpengine runs and answers; a dead Redis is brought back beside it as at any time."""
+        if not state.rtpengine.running:
+            return False
+        await self.ng.connect(("127.0.0.1", state.ng_port))
+        try:
+            await self.ng.ping()
+        except MediaUnavailable:
+            return False
+        self._state, self.adopted = state, True
+        log.info("engine_adopted pid=%d port=%d", state.rtpengine.pid, state.ng_port)
+        return True
+
+    async def _restore(self, state: _State) -> bool:
+        """rtpengine died or hung while no gateway watched: start it again on what its Redis has kept."""
+        if not state.redis.running:
+            return False
+        log.error("rtpengine_died pid=%d", state.rtpengine.pid)
+        await state.rtpengine.stop(0.5)
+        self._state = state
+        try:
+            self._save(replace(state, rtpengine=await self._start_rtpengine(state)))
+        except MediaUnavailable as error:
+            log.error("engine_restart_failed cause=%s", error.text)
+            self._state = None
+            return False
+        self.adopted = self.revived = True
+        return True
 
     async def _start_anew(self, options: list[str], before: _State | None) -> None:
         """Redis and rtpengine on free ports; another try when somebody else was quicker to take one."""

@@ -21,7 +21,7 @@ from gateway.calls.holding import set_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.registry import CallRegistry
 from gateway.calls.remember import Memory, Remembered, link, rebuild
-from gateway.calls.signals import Command, MediaLost
+from gateway.calls.signals import Command, MediaLost, NewKey
 from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.call_state import CallState as Told
 from gateway.cdr.call_state import closing_events
@@ -34,6 +34,7 @@ from gateway.sip.session import Session
 from gateway.sip.transaction import TransactionLayer
 from gateway.sip.transport import TransportLayer
 from media import anchor_state
+from media.patchbay import REKEY_AFTER
 
 log = logging.getLogger("tandem.calls")
 
@@ -48,7 +49,8 @@ REFRESH_EVERY: Final = 0.02
 class Restorer:
     """One for the start of a gateway.
 
-    states: the running calls as the journal tells them (`Recorder.states`)
+    states:  the running calls as the journal tells them (`Recorder.states`)
+    revived: whether rtpengine died while no gateway ran, and has its legs back from its Redis
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class Restorer:
         transports: TransportLayer,
         store: SnapshotStore,
         states: Callable[[], Mapping[CallId, Told]],
+        revived: Callable[[], bool] = lambda: False,
     ) -> None:
         self._context, self._calls, self._transports = context, calls, transports
-        self._store, self._states = store, states
+        self._store, self._states, self._revived = store, states, revived
+        self._resumed = self._engine_back = False
         self._found: dict[CallId, Remembered] = {}
         self._told: dict[CallId, Told] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -97,6 +101,7 @@ class Restorer:
 
     def resume(self) -> None:
         """Go on with the calls; everything they need is there."""
+        self._resumed = True
         calls = {call_id: found.call for call_id, found in self._found.items()}
         for call_id, found in self._found.items():
             primary = link(found, calls)
@@ -106,6 +111,13 @@ class Restorer:
         if self._told:
             log.warning("calls_restored calls=%d cut_off=%d",
                         len(self._found), len(self._told) - len(self._found))  # fmt: skip
+
+    def media_restarted(self) -> None:
+        """rtpengine came back (Engine.on_restarted), perhaps before there are legs to connect again."""
+        if self._resumed:
+            self._calls.media_restarted()
+        else:
+            self._engine_back = True
 
     async def close(self) -> None:
         """Stop telling peers of lost INVITEs; the calls are others' business."""
@@ -198,11 +210,20 @@ class Restorer:
         async with self._slots:
             try:
                 await anchor_state.verify(leg.anchor)
+                if self._revived() or self._engine_back:
+                    await self._reconnect(leg)
             except MediaError as error:
                 log.error("leg_lost call=%s leg=%s trunk=%s cause=%s",
                           call.id, leg.id, leg.trunk.name, error.text)  # fmt: skip
                 return False
         return True
+
+    async def _reconnect(self, leg: Leg) -> None:
+        """What rtpengine forgot of the leg when it died (facts media-prototype 10)."""
+        created = await leg.anchor.created()
+        await leg.anchor.reconnect()
+        if leg.anchor.srtp and self._now() / 1000 - created >= REKEY_AFTER:
+            leg.post(NewKey(leg))
 
     async def _refresh(self, call: Call, leg: Leg, *, open_end: bool) -> None:
         """Whether the peer still has the dialog, and holds or not. Beside the inbox: it may take its time.
