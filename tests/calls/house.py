@@ -27,6 +27,7 @@ from tests.peers.certs import Pki
 from tests.peers.contact_center import ContactCenter
 from tests.peers.teams import Teams
 from tests.support import ports
+from tests.support.stalls import Stalls
 
 FQDN = "sbc.example.test"
 EXPERT = "+15551230000"
@@ -43,6 +44,7 @@ class House:
     teams: Teams
     journal: Journal
     engine: Engine
+    stalls: Stalls
     events: list[Event] = field(default_factory=list)
 
     def rows(self) -> list[CallDetail]:
@@ -178,7 +180,7 @@ async def open_house(
     teams = teams or Teams(pki, media_addresses=["127.0.0.1"])
     center.gateway = ("127.0.0.1", secure if center.kind == "TLS" else plain)
     teams.gateway = ("127.0.0.1", secure)
-    async with center, teams:
+    async with center, teams, Stalls() as stalls:
         state = folder / "state"
         state.mkdir(exist_ok=True)
         file = folder / "tandem.toml"
@@ -203,7 +205,7 @@ async def open_house(
         )
         bay = PatchBay(engine.ng, engine.settings.address, engine.options)
         gateway = Telephony(config, journal=journal, bay=bay, sounds=sounds, rooms=rooms)
-        house = House(gateway, config, center, teams, journal, engine)
+        house = House(gateway, config, center, teams, journal, engine, stalls)
         journal.subscribe(lambda entry: house.events.append(entry.event))
         await gateway.start()
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.calls.conftest import OpenHouse
-from tests.calls.foreign import SOON, Foreign, begins, heard_soon, listener
+from tests.calls.foreign import Foreign, begins_soon, heard_soon, listener
 from tests.calls.house import EXPERT
 from tests.peers.baresip import Baresip, available
 from tests.peers.certs import Pki
@@ -34,25 +34,26 @@ async def test_baresip_calls_teams_and_is_called(house: OpenHouse, phone: Baresi
         expert.ring()
         begun = expert.rtp.now
         await expert.answer()
-        await heard_soon(expert, PHONE_HZ, begun)
+        await heard_soon(h, expert, PHONE_HZ, begun)
         await asyncio.sleep(0.5)
         await phone.hang_up()
         await expert.expect_end()
         over = expert.rtp.now
         await phone.expect("CALL_CLOSED")
         first = await phone.heard()
-        assert begins(first, 700) < SOON
+        begins_soon(h, first, 700, begun)
         assert hears(first[-1600:], 700)
         assert not expert.rtp.heard(since=over + 0.05)
 
         expert = await h.teams.invite(phone.user)
         await expert.answered()
-        await heard_soon(expert, PHONE_HZ, expert.rtp.now)
+        begun = expert.rtp.now
+        await heard_soon(h, expert, PHONE_HZ, begun)
         await asyncio.sleep(0.5)
         await expert.hang_up()
         ended = expert.rtp.now
         await phone.expect("CALL_CLOSED")
-        assert begins(await phone.heard(), 700) < SOON
+        begins_soon(h, await phone.heard(), 700, begun)
         await asyncio.sleep(0.1)
         assert not expert.rtp.heard(since=ended + 0.05)
         await h.quiet()

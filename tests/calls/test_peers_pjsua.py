@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from tests.calls.conftest import OpenHouse
-from tests.calls.foreign import SOON, Foreign, begins, heard_soon, listener
+from tests.calls.foreign import Foreign, begins_soon, heard_soon, listener
 from tests.calls.house import EXPERT
 from tests.peers.pjsua import Pjsua
 from tests.peers.tone import hears
@@ -30,7 +30,7 @@ async def test_pjsua_calls_teams_and_is_called(
             expert.ring()
             begun = expert.rtp.now
             await expert.answer()
-            await heard_soon(expert, PHONE_HZ, begun)
+            await heard_soon(h, expert, PHONE_HZ, begun)
             await asyncio.sleep(0.5)
             phone.order("digits", digits="5")
             await expert.rtp.hears_digits("5")
@@ -39,13 +39,14 @@ async def test_pjsua_calls_teams_and_is_called(
             over = expert.rtp.now
             await phone.expect("ended")
             first = phone.heard()
-            assert begins(first, 700) < SOON
+            begins_soon(h, first, 700, begun)
             assert hears(first[2400:4000], 700)
             assert not expert.rtp.heard(since=over + 0.05)
 
             expert = await h.teams.invite(phone.user)
             await expert.answered()
-            await heard_soon(expert, PHONE_HZ, expert.rtp.now)
+            begun = expert.rtp.now
+            await heard_soon(h, expert, PHONE_HZ, begun)
             await asyncio.sleep(0.5)
             phone.order("hold")
             await expert.rtp.hears(1250)
@@ -54,6 +55,6 @@ async def test_pjsua_calls_teams_and_is_called(
             await expert.hang_up()
             ended = expert.rtp.now
             await phone.expect("ended")
-            assert begins(phone.heard(), 700) < SOON
+            begins_soon(h, phone.heard(), 700, begun)
             await asyncio.sleep(0.1)
             assert not expert.rtp.heard(since=ended + 0.05)

@@ -45,7 +45,7 @@ async def test_sipp_calls_teams(house: OpenHouse, kind: Literal["udp", "tcp"], t
         expert.ring()
         begun = expert.rtp.now
         await expert.answer()
-        await heard_soon(expert, SIPP_HZ, begun)
+        await heard_soon(h, expert, SIPP_HZ, begun)
         before = await sent_to_sipp(h)
         await asyncio.sleep(0.4)
         assert await sent_to_sipp(h) - before > 10
@@ -67,7 +67,7 @@ async def test_teams_calls_sipp_and_hears_its_own_voice_back(
         expert = await h.teams.invite(CUSTOMER)
         await expert.ringing()
         await expert.answered()
-        await heard_soon(expert, 700, expert.rtp.now)
+        await heard_soon(h, expert, 700, expert.rtp.now)
         await expert.hang_up()
         ended = expert.rtp.now
         assert (await called.finished(30)).successful == 1
