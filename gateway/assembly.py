@@ -101,7 +101,9 @@ def assemble(
     streams, reports = EventStreams(journal), Reports(config.database_url)
     control = CallControl(telephony.context, telephony.calls)
     http.add_routes(control_operations(control))
-    agents = AgentsPart(config, journal, lambda: recorder.states.values())
+    agents = AgentsPart(
+        config, journal, lambda: recorder.states.values(), worked_on=lambda: recorder.worked_on
+    )
     agents.roster.changed.append(telephony.know_agents)
     open_desk(config, agents, control, journal, http)
     http.add_routes([streams.operation(), call_detail_operation(reports)])

@@ -186,6 +186,9 @@ def _direct_routing(config: Config, path: KeyPath, trunk: Trunk) -> Iterator[Pro
         yield Problem((*path, "late_offer"), "direct-routing has no INVITE without SDP", "remove late_offer")
     if trunk.agent_header:
         yield Problem((*path, "agent_header"), "no agent calls from direct-routing", "remove agent_header")
+    for key in ("ivr_time_header", "queue_time_header"):
+        if getattr(trunk, key):
+            yield Problem((*path, key), "direct-routing has no contact center's menus", f"remove {key}")
     if trunk.number_format != "e164":
         yield Problem((*path, "number_format"), "Teams takes E.164 numbers only", "remove number_format")
     for key in ("advertise", "domain"):

@@ -133,6 +133,10 @@ class Trunk(Section):
     """Answer a ringing telephone by NOTIFY with Event: talk: where its Allow-Events says so, or always."""
     agent_header: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9-]{0,64}$")] = ""
     """kind sip: header of its INVITEs that names the login of the agent who calls; "" = none is believed."""
+    ivr_time_header: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9-]{0,64}$")] = ""
+    """kind sip: header of its INVITEs with the seconds the caller was in its menu before; "" = none."""
+    queue_time_header: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9-]{0,64}$")] = ""
+    """kind sip: the same for its queue."""
     trust_identity: Flag = False
     """Tell this peer the number of a caller who withheld it (P-Asserted-Identity, RFC 3325)."""
 

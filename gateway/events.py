@@ -237,11 +237,51 @@ class LegEnded(Event):
 
 @_register
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Waited(Event):
+    """What a trusted header of the first INVITE told: how long the caller had waited in the contact center
+    before it, milliseconds.
+    """
+
+    kind: ClassVar[str] = "waited"
+    ivr_ms: int = 0
+    queue_ms: int = 0
+
+
+@_register
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageEntered(Event):
+    """The contact center told where it has the call now: ivr, queue, ringing or connected."""
+
+    kind: ClassVar[str] = "stage_entered"
+    stage: str
+
+
+@_register
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CallEnded(Event):
-    """The call is over and its row can be made; nothing follows under this call id."""
+    """The call is over and its row can be made; only WorkBegan and WorkEnded may follow under its id."""
 
     kind: ClassVar[str] = "call_ended"
     termination: Termination
+
+
+@_register
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkBegan(Event):
+    """An agent's after-call work on this call began at `at`."""
+
+    kind: ClassVar[str] = "work_began"
+    login: str
+
+
+@_register
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkEnded(Event):
+    """It is over; `began` as in WorkBegan's `at`. A row that was made before is made again."""
+
+    kind: ClassVar[str] = "work_ended"
+    login: str
+    began: int
 
 
 @_register
@@ -254,6 +294,9 @@ class Noted(Event):
     leg: LegId | None = None
     detail: dict[str, Any] = field(default_factory=dict)
 
+
+LATE_KINDS = frozenset({WorkBegan.kind, WorkEnded.kind})
+"""What may follow a call's CallEnded."""
 
 KINDS: tuple[str, ...] = tuple(_REGISTRY)
 """Every kind of event."""

@@ -104,27 +104,13 @@ class ActivityFold:
         return self._state(event)
 
     def running(self, now: int) -> Iterator[Activity]:
-        """What lasts at `now`, as if it ended then: for the intervals that are complete."""
+        """States that last at `now`, as if they ended then: for the intervals that are complete."""
         for status in self._status.values():
             if status.since < now:
                 yield from self._of(status.login, status.state, status.since, now, status.reason, status.call)
 
     def _call(self, seq: int, event: AgentCallEnded) -> Activity:
-        name = ActivityName.SUPERVISION if event.supervision else _CALLS[event.direction]
-        found = Activity(
-            id=_id(event.login, name, event.joined, event.call),
-            login=event.login,
-            name=name,
-            start=event.joined,
-            end=event.at,
-            talked_until=event.at,
-            holds=event.holds,
-            detail=event.detail,
-            media_type="VOICE",
-            number=event.number,
-            interaction=event.interaction,
-            call=event.call,
-        )
+        found = call_activity(event)
         self._worked[(event.login, event.call)] = (seq, found)
         return found
 
@@ -162,6 +148,25 @@ class ActivityFold:
             )
         elif state is AgentState.AFTER_CALL_WORK and (login, call) in self._worked:
             yield replace(self._worked[(login, call)][1], end=until)
+
+
+def call_activity(event: AgentCallEnded) -> Activity:
+    """An agent's part in a call, from when he joined; the work after it is not in yet."""
+    name = ActivityName.SUPERVISION if event.supervision else _CALLS[event.direction]
+    return Activity(
+        id=_id(event.login, name, event.joined, event.call),
+        login=event.login,
+        name=name,
+        start=event.joined,
+        end=event.at,
+        talked_until=event.at,
+        holds=event.holds,
+        detail=event.detail,
+        media_type="VOICE",
+        number=event.number,
+        interaction=event.interaction,
+        call=event.call,
+    )
 
 
 def _moment(login: str, name: ActivityName, at: int) -> Activity:

@@ -7,6 +7,7 @@ in the agents' journal, and is made again from there after a crash.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -17,8 +18,9 @@ from sqlalchemy import Connection, Insert
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.agents import tables
-from gateway.agents.activity import INTERVAL, Activity, ActivityFold, ActivityRow, Who, rows
+from gateway.agents.activity import INTERVAL, Activity, ActivityFold, ActivityRow, Who, call_activity, rows
 from gateway.agents.database import AgentDatabase, StoreUnavailable
+from gateway.agents.events import AgentCallEnded
 from gateway.agents.journal import AgentEntry, AgentJournal
 from gateway.clock import Clock
 
@@ -32,6 +34,8 @@ class ActivityWriter:
     """One beside each agents' journal.
 
     who:           name and team of a login, for the rows
+    running:       calls that last, as if they ended at the moment asked for: of them too the intervals that
+                   are over are written, and again at the call's end
     retry_seconds: how soon a database that is down is tried again
     """
 
@@ -42,10 +46,11 @@ class ActivityWriter:
         who: Callable[[str], Who],
         clock: Clock,
         *,
+        running: Callable[[int], Iterable[AgentCallEnded]] = lambda now: (),
         retry_seconds: float = 5.0,
     ) -> None:
         self._journal, self._database, self._who, self._clock = journal, database, who, clock
-        self._retry_seconds = retry_seconds
+        self._running, self._retry_seconds = running, retry_seconds
         self._fold = ActivityFold()
         self._waiting: dict[str, ActivityRow] = {}
         self._seen = 0
@@ -136,7 +141,8 @@ class ActivityWriter:
         now = self._now()
         if now // INTERVAL > self._partial:
             self._partial = now // INTERVAL
-            for activity in self._fold.running(now):
+            calls = map(call_activity, self._running(now))
+            for activity in itertools.chain(self._fold.running(now), calls):
                 self._take(activity, complete_at=now)
 
     async def _write(self) -> None:

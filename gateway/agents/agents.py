@@ -150,6 +150,10 @@ class Agents:
         """Calls in which the agent has a leg now, ringing ones included."""
         return self._tracker.calls_of(login)
 
+    def running(self, now: int) -> list[AgentCallEnded]:
+        """Every agent's part in the calls that last, as if it ended at `now`, milliseconds."""
+        return self._tracker.running(now)
+
     def counts(self) -> Counter[AgentState]:
         """Agents by state, every state named."""
         found = Counter(dict.fromkeys(AgentState, 0))

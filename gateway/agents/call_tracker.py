@@ -136,31 +136,44 @@ class CallTracker:
             return _changed(event, call.legs[event.leg])
         return []
 
+    def running(self, now: int) -> list[AgentCallEnded]:
+        """Every agent's part in the calls that last, as if it ended at `now`."""
+        found = []
+        for call_id, call in self._calls.items():
+            for leg in call.legs.values():
+                if leg.login and leg.joined is not None and leg.joined < now:
+                    held = [] if leg.held is None else [(leg.held, max(now, leg.held))]
+                    found.append(_ended(leg, call_id, call, now, (*leg.holds, *held)))
+        return found
+
     def _left(self, event: Event, call: _Call, leg_id: LegId) -> list[Joined | Left]:
         leg = call.legs.get(leg_id)
         if leg is None or leg.joined is None:
             return []
-        joined, leg.joined = leg.joined, None
-        at = max(event.at, joined)
+        at = max(event.at, leg.joined)
         _resume(leg, at)
-        holds, leg.holds = tuple(leg.holds), []
-        if not leg.login:
-            return []
-        outbound = leg.role is Role.CALLER
-        others = [other for other in call.legs.values() if other is not leg]
-        ended = AgentCallEnded(
-            login=leg.login,
-            at=at,
-            call=event.call,
-            interaction=call.interaction,
-            direction=Direction.OUTBOUND if outbound else Direction.INBOUND,
-            joined=joined,
-            holds=holds,
-            number=next((other.number for other in others), ""),
-            detail=next((other.login for other in others if other.login), "") if outbound else "",
-            supervision=leg.supervision,
-        )
-        return [Left(ended, *self.engaged(leg.login))]
+        ended = _ended(leg, event.call, call, at, tuple(leg.holds))
+        leg.joined, leg.holds = None, []
+        return [Left(ended, *self.engaged(leg.login))] if leg.login else []
+
+
+def _ended(
+    leg: _Leg, call_id: CallId, call: _Call, at: int, holds: tuple[tuple[int, int], ...]
+) -> AgentCallEnded:
+    outbound = leg.role is Role.CALLER
+    others = [other for other in call.legs.values() if other is not leg]
+    return AgentCallEnded(
+        login=leg.login,
+        at=at,
+        call=call_id,
+        interaction=call.interaction,
+        direction=Direction.OUTBOUND if outbound else Direction.INBOUND,
+        joined=at if leg.joined is None else leg.joined,
+        holds=holds,
+        number=next((other.number for other in others), ""),
+        detail=next((other.login for other in others if other.login), "") if outbound else "",
+        supervision=leg.supervision,
+    )
 
 
 def _changed(event: LegJoined | LegHeld | LegResumed | Noted, leg: _Leg) -> list[Joined | Left]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from gateway.agents.accounts import Accounts
 from gateway.agents.activity import Who
 from gateway.agents.activity_writer import ActivityWriter
+from gateway.agents.after_call import AfterCall
 from gateway.agents.agents import Agents
 from gateway.agents.audit import AuditLog
 from gateway.agents.database import AgentDatabase
@@ -17,10 +18,11 @@ from gateway.agents.journal import AgentJournal
 from gateway.agents.roster import Roster
 from gateway.agents.sessions import Sessions
 from gateway.app import Health
-from gateway.cdr.call_state import CallState
+from gateway.cdr.call_state import CallState, Work
 from gateway.cdr.journal import Journal
 from gateway.clock import Clock, LoopClock
 from gateway.config_models import Config
+from gateway.model import CallId
 
 log = logging.getLogger("tandem.agents")
 
@@ -32,7 +34,8 @@ _RELOAD = 60
 class AgentsPart:
     """After the recorder, whose running calls it takes over, and before what ends the calls that are lost.
 
-    running: the calls that were up when the gateway stopped
+    running:   the calls that were up when the gateway stopped
+    worked_on: after-call work that lasts as far as the calls' journal tells
     """
 
     name = "agents"
@@ -43,15 +46,20 @@ class AgentsPart:
         journal: Journal,
         running: Callable[[], Iterable[CallState]],
         clock: Clock | None = None,
+        *,
+        worked_on: Callable[[], Iterable[tuple[CallId, Work]]] = tuple,
     ) -> None:
         clock = clock or LoopClock()
         self._directory = config.gateway.state_dir / "agents"
-        self._calls, self._running = journal, running
+        self._calls, self._running, self._worked_on = journal, running, worked_on
         self.database = AgentDatabase(config.database_url)
         self.roster = Roster(config.agents, self.database)
         self.journal = AgentJournal()
         self.agents = Agents(self.journal, self.roster, config.agent_states, clock)
-        self.writer = ActivityWriter(self.journal, self.database, self._who, clock)
+        self.writer = ActivityWriter(
+            self.journal, self.database, self._who, clock, running=self.agents.running
+        )
+        self.after_call = AfterCall(self.journal, journal)
         self.accounts = Accounts(self.database)
         self.sessions = Sessions(
             self.database, clock, idle=config.sign_in.idle_timeout, longest=config.sign_in.longest
@@ -65,6 +73,7 @@ class AgentsPart:
         entries = await self.journal.open(self._directory)
         await self.roster.load()
         self.agents.start(entries, self._running())
+        self.after_call.start(entries, self.agents.status, self._worked_on())
         self._unsubscribe = self._calls.subscribe(self.agents.observe)
         self.writer.start(entries)
         self._caring = asyncio.create_task(self._care(), name="agents-care")
@@ -79,6 +88,7 @@ class AgentsPart:
             await caring
         self._unsubscribe()
         await self.agents.stop()
+        await self.after_call.stop()
         await self.writer.stop()
         await self.journal.close()
         await self.database.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,7 +34,20 @@ class PlaceCall(Strict):
 
 
 class ChangeCall(Strict):
-    music: Annotated[MusicPolicy, Field(description="who hears music while somebody holds")]
+    """Exactly one change."""
+
+    music: MusicPolicy | None = Field(default=None, description="who hears music while somebody holds")
+    stage: Literal["ivr", "queue", "ringing", "connected"] | None = Field(
+        default=None,
+        description="where the contact center has the caller now; ivr and queue, told before or within 5 "
+        "seconds after it answers, become ivr_time and queue_time of the row, until connected is told",
+    )
+
+    @model_validator(mode="after")
+    def _one_change(self) -> Self:
+        if (self.music is None) == (self.stage is None):
+            raise ValueError("give exactly one of music, stage")
+        return self
 
 
 class AddLeg(Strict):

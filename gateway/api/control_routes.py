@@ -69,7 +69,10 @@ def _call_operations(control: CallControl, make: _Maker) -> list[Operation]:
         return json_response(CallView, control.show(asked.path("call")))
 
     async def change(asked: Asked[ChangeCall, None]) -> web.Response:
-        await control.set_music(asked.path("call"), asked.body.music)
+        if asked.body.music is not None:
+            await control.set_music(asked.path("call"), asked.body.music)
+        elif asked.body.stage is not None:
+            await control.set_stage(asked.path("call"), asked.body.stage)
         return json_response(CallView, control.show(asked.path("call")))
 
     async def end(asked: Asked[None, None]) -> web.Response:
@@ -87,7 +90,10 @@ def _call_operations(control: CallControl, make: _Maker) -> list[Operation]:
             body=PlaceCall, errors={404, 409, 503},
         ),
         make("GET", _CALL, "showCall", "A call with its legs", show, _SEEN),
-        make("PATCH", _CALL, "changeCall", "Set its hold-music policy", change, _SEEN, body=ChangeCall),
+        make(
+            "PATCH", _CALL, "changeCall", "Set its hold-music policy, or say where the contact center has it",
+            change, _SEEN, body=ChangeCall,
+        ),
         make("DELETE", _CALL, "endCall", "Hang up every party", end, _DONE),
         make(
             "POST", _CALL + "/legs", "addLeg", "Call a further party into the call", add, _CREATED,

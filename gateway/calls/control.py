@@ -6,6 +6,7 @@ takes time (a party that is dialled) goes on after the command has returned: the
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -140,6 +141,11 @@ class CallControl(Checks):
         await self._in(call, run)
 
     # ---- one participant ----
+    async def set_stage(self, call_id: str, stage: str) -> None:
+        """Where the contact center has the call now, one of `call_detail.STAGES`; for the records alone."""
+        call = self._call(call_id)
+        await self._in(call, functools.partial(call.records.stage, stage))
+
 
     async def hold(self, call_id: str, leg_id: str) -> None:
         """This leg's party puts the call on hold; nobody is signalled anything."""

@@ -14,6 +14,7 @@ from gateway.calls.leg import Leg
 from gateway.calls.outgoing import agent_trunk
 from gateway.calls.page_leg import page_leg
 from gateway.calls.routing import PartyIdentity, Routed, identify, origin_of, route_call
+from gateway.calls.waiting import waited
 from gateway.errors import SipError
 from gateway.model import Role, Termination
 from gateway.sip.session import Session
@@ -54,6 +55,7 @@ class Incoming:
         leg.take_session(self._session)
         call.legs[leg.id] = leg
         call.begin(self._who.number, called)
+        call.records.waited(*waited(leg.trunk.settings, request.headers))
         call.add_leg(leg)
         try:
             await leg.take_call()

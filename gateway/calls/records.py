@@ -22,6 +22,8 @@ from gateway.events import (
     LegResumed,
     MediaMoved,
     Noted,
+    StageEntered,
+    Waited,
 )
 from gateway.model import CallId, InteractionId, Termination
 from media.quality import LegStatistics
@@ -87,6 +89,11 @@ class CallRecords:
             self._call, interaction, from_number, to_number, consultation_of or "",
         )  # fmt: skip
 
+    def waited(self, ivr_ms: int, queue_ms: int) -> None:
+        """What the caller had waited before; goes out with `started`."""
+        if ivr_ms or queue_ms:
+            self._ahead.append(Waited(call=self._call, at=self.now(), ivr_ms=ivr_ms, queue_ms=queue_ms))
+
     def created(self, leg: Leg) -> None:
         self._ahead.append(
             LegCreated(
@@ -130,6 +137,9 @@ class CallRecords:
     async def noted(self, what: str, leg: Leg | None = None, **detail: str) -> None:
         who = None if leg is None else leg.id
         await self.write(Noted(call=self._call, at=self.now(), what=what, leg=who, detail=dict(detail)))
+
+    async def stage(self, stage: str) -> None:
+        await self.write(StageEntered(call=self._call, at=self.now(), stage=stage))
 
     async def moved(self, to: str, cause: str) -> None:
         log.info("media_moved call=%s to=%s cause=%s", self._call, to, cause)

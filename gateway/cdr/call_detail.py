@@ -4,7 +4,10 @@ Decisions where the rules leave room:
 - The moments of a row are whole seconds, cut, not rounded; the lengths are differences of those, so that
   duration = pending + talk + hold and talk + hold = end - answer are exact on the row itself. Talk and hold
   share end - answer by largest remainder. Milliseconds are in `detail`.
-- Answered means: two legs up at once. Waiting alone in an announcement is still pending.
+- Answered means: two legs up at once. Waiting alone in an announcement is still pending. Where the contact
+  center tells, by the time the legs are up or soon after, that it has the call in a menu or a queue, then
+  answered means `connected`; what it tells of a call that people talk in is in `detail.stages` and no more.
+- What a caller waited before his INVITE reached us is in front of start_time, which moves so much back.
 - A row needs an INVITE that left, or a leg that was answered (rule 10). A caller refused by policy, or for
   whom no peer could even be tried, leaves none.
 """
@@ -21,6 +24,12 @@ from gateway.cdr.call_state import CallState, LegState, Span, Transfer, fold
 from gateway.cdr.columns import SCHEMA_VERSION, CallType, Disposition
 from gateway.events import Event
 from gateway.model import PartyType, ReleasedBy, Result, Role, Termination
+
+CONNECTED = "connected"
+STAGES = ("ivr", "queue", "ringing", CONNECTED)
+"""Where a contact center may tell that it has a call (`StageEntered.stage`)."""
+TOLD_WITHIN = 5000
+"""Milliseconds after two legs are up in which a menu or a queue must be told of to count as one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +83,11 @@ class CallDetail:
         }
 
     @property
+    def revision(self) -> int:
+        """1 for a row as its call ended; higher when after-call work that ended later has changed it."""
+        return int(self.detail.get("revision", 1))
+
+    @property
     def agents(self) -> tuple[str, ...]:
         """Logins of all agents who had a leg in the call, each once."""
         legs = (str(leg["login"]) for leg in self.detail.get("legs", ()))
@@ -107,16 +121,21 @@ def row_of(state: CallState) -> CallDetail | None:
     if not any(leg.dialled or leg.answered is not None for leg in state.legs.values()):
         return None
     caller, callee = _caller(state), _callee(state)
-    start, end = state.start // 1000, state.end // 1000
-    answer = None if state.answer is None else state.answer // 1000
+    begin, answered = state.start - state.waited_ivr - state.waited_queue, _answered(state)
+    start, end = begin // 1000, state.end // 1000
+    answer = None if answered is None else answered // 1000
     held, talk_ms, hold_ms = [], 0, 0
-    if state.answer is not None:
-        held = _lengths(state.agent_spans, state.answer, state.end)
+    if answered is not None:
+        held = _lengths(state.agent_spans, answered, state.end)
         hold_ms = sum(held)
-        talk_ms = state.end - state.answer - hold_ms
+        talk_ms = state.end - answered - hold_ms
     talk, hold = largest_remainder(0 if answer is None else end - answer, (talk_ms, hold_ms))
+    waits = _waits(state, state.end if answered is None else answered)
+    pending, ivr, queue = largest_remainder((end if answer is None else answer) - start, waits)
     transfer = next((t for t in reversed(state.transfers) if t.outcome == "completed"), None)
-    connected = callee is not None and callee.answered is not None
+    connected = (
+        callee is not None and callee.answered is not None and (answer is not None or not state.stages)
+    )
     return CallDetail(
         id=str(state.call),
         global_interaction_id=str(state.interaction) or _stand_in(state.call),
@@ -126,14 +145,14 @@ def row_of(state: CallState) -> CallDetail | None:
         answer_time=None if answer is None else _moment(answer),
         end_time=_moment(end),
         duration=end - start,
-        ivr_time=0,
-        queue_time=0,
-        pending_time=(end if answer is None else answer) - start,
+        ivr_time=ivr,
+        queue_time=queue,
+        pending_time=pending,
         talk_time=talk,
         hold_time=hold,
         hold_count=len(held),
         max_hold=max(zip(held, largest_remainder(hold, held), strict=True), default=(0, 0))[1],
-        acw_time=0,
+        acw_time=(_work_ms(state) + 500) // 1000,
         from_phone=state.from_number,
         original_destination_phone=state.to_number,
         connected_to_phone=callee.number if callee is not None and connected else "",
@@ -145,14 +164,40 @@ def row_of(state: CallState) -> CallDetail | None:
         callee_login_id=callee.login if callee else "",
         caller_trunk=caller.trunk if caller else "",
         callee_trunk=callee.trunk if callee else "",
-        disposition=_disposition(state, state.termination, transfer).value,
+        disposition=_disposition(state, state.termination, transfer, answered).value,
         released_by=state.termination.released_by.value,
         sip_code=state.termination.sip_code,
         reason=state.termination.reason,
         teams_correlation_id=_correlation(state),
         mos=_worst_mos(state),
-        detail=_detail(state, talk_ms, hold_ms),
+        detail=_detail(state, begin, answered, talk_ms, hold_ms),
     )
+
+
+def _answered(state: CallState) -> int | None:
+    """When two parties were connected: two legs up, and no menu or queue of the contact center between."""
+    if state.answer is None or not state.stages:
+        return state.answer
+    first = state.stages[0]
+    if first.name == CONNECTED or first.at > state.answer + TOLD_WITHIN:
+        return state.answer
+    connected = next((stage.at for stage in state.stages if stage.name == CONNECTED), None)
+    return None if connected is None else max(connected, state.answer)
+
+
+def _waits(state: CallState, until: int) -> tuple[int, int, int]:
+    """Milliseconds pending, in a menu and in a queue until then."""
+    spent = {"ivr": state.waited_ivr, "queue": state.waited_queue}
+    ends = [*(stage.at for stage in state.stages[1:]), until]
+    for stage, end in zip(state.stages, ends, strict=False):
+        if stage.name in spent:
+            spent[stage.name] += max(min(end, until) - stage.at, 0)
+    whole = until - state.start + state.waited_ivr + state.waited_queue
+    return whole - sum(spent.values()), spent["ivr"], spent["queue"]
+
+
+def _work_ms(state: CallState) -> int:
+    return sum(work.end - work.start for work in state.work if work.end is not None)
 
 
 def largest_remainder(total: int, parts: Sequence[int]) -> list[int]:
@@ -227,12 +272,23 @@ _UNANSWERED = {
 }
 
 
-def _disposition(state: CallState, termination: Termination, transfer: Transfer | None) -> Disposition:
+_ABANDONED = {
+    "ivr": Disposition.ABANDONED_IVR,
+    "queue": Disposition.ABANDONED_QUEUE,
+    "ringing": Disposition.ABANDONED_RINGING,
+}
+
+
+def _disposition(
+    state: CallState, termination: Termination, transfer: Transfer | None, answered: int | None
+) -> Disposition:
     if transfer is not None:
         return Disposition.TRANSFERRED
     if any(len(segment.members) >= 3 for segment in state.segments):
         return Disposition.CONFERENCED
     released = _RELEASED[termination.released_by]
+    if answered is None and state.stages and termination.released_by is ReleasedBy.CALLER:
+        return _ABANDONED.get(state.stages[-1].name, released)
     if state.answer is not None:
         return released
     return _UNANSWERED.get(termination.result, released)
@@ -271,12 +327,12 @@ def _worst_mos(state: CallState) -> float | None:
     return min((mos for mos in found if mos is not None), default=None)
 
 
-def _detail(state: CallState, talk_ms: int, hold_ms: int) -> dict[str, Any]:
+def _detail(state: CallState, begin: int, answered: int | None, talk_ms: int, hold_ms: int) -> dict[str, Any]:
     assert state.end is not None
     detail: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "start_ms": state.start,
-        "answer_ms": state.answer,
+        "start_ms": begin,
+        "answer_ms": answered,
         "end_ms": state.end,
         "talk_ms": talk_ms,
         "hold_ms": hold_ms,
@@ -292,8 +348,8 @@ def _detail(state: CallState, talk_ms: int, hold_ms: int) -> dict[str, Any]:
         detail["holds"] = [
             {"leg": h.leg, "by": h.by.value, "start_ms": h.start, "end_ms": h.end} for h in state.holds
         ]
-    if state.answer is not None:
-        others = sum(_lengths(state.other_spans, state.answer, state.end))
+    if answered is not None:
+        others = sum(_lengths(state.other_spans, answered, state.end))
         if others:
             detail["external_hold"] = {"ms": others, "part_of_call_detail": False}
     if state.transfers:
@@ -311,6 +367,16 @@ def _detail(state: CallState, talk_ms: int, hold_ms: int) -> dict[str, Any]:
         ]
     if state.moves:
         detail["media_moves"] = [{"at_ms": m.at, "to": m.to, "cause": m.cause} for m in state.moves]
+    if state.waited_ivr or state.waited_queue:
+        detail["waited_before"] = {"ivr_ms": state.waited_ivr, "queue_ms": state.waited_queue}
+    if state.stages:
+        detail["stages"] = [{"stage": stage.name, "at_ms": stage.at} for stage in state.stages]
+    if state.work:
+        detail["after_call_work"] = [
+            {"login": w.login, "start_ms": w.start, "end_ms": w.end} for w in state.work
+        ]
+    if state.revisions:
+        detail["revision"] = state.revisions + 1
     if state.incomplete:
         detail["incomplete"] = True
     return detail

@@ -8,6 +8,8 @@ What the call layer must write for this to be right:
 - a leg of ours is in the call from LegCreated on, also a caller's; both sides get LegAnswered;
 - whoever talks is LegJoined, and LegLeft or LegEnded when he no longer does;
 - a consultation is a call of its own (`consultation_of`), with a LegCreated of the agent as its caller.
+
+After-call work (WorkBegan, WorkEnded) may come after the end, and the row is made again then.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ from gateway.events import (
     LegRinging,
     LegTransferred,
     MediaMoved,
+    StageEntered,
+    Waited,
+    WorkBegan,
+    WorkEnded,
 )
 from gateway.model import CallId, InteractionId, LegId, PartyType, ReleasedBy, Result, Role, Termination
 
@@ -127,6 +133,23 @@ class Transfer:
     sip_code: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the contact center had the call from `at` on: ivr, queue, ringing or connected."""
+
+    name: str
+    at: int
+
+
+@dataclass(slots=True)
+class Work:
+    """An agent's after-call work; `end` None while it lasts."""
+
+    login: str
+    start: int
+    end: int | None = None
+
+
 @dataclass(slots=True)
 class CallState:
     """Everything the journal says about one call."""
@@ -150,9 +173,21 @@ class CallState:
     transfers: list[Transfer] = field(default_factory=list)
     media: str = "bridge"
     moves: list[MediaMoved] = field(default_factory=list)
+    waited_ivr: int = 0
+    waited_queue: int = 0
+    """Milliseconds before `start`, as the contact center told."""
+    stages: list[Stage] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
+    revisions: int = 0
+    """How often the row changed after the call's end."""
     end: int | None = None
     termination: Termination | None = None
     incomplete: bool = False
+
+    @property
+    def working(self) -> bool:
+        """Somebody's after-call work lasts."""
+        return any(work.end is None for work in self.work)
 
     def holding(self, leg: LegId, by: PartyType | None = None) -> Hold | None:
         """The hold that `leg` has on this call now."""
@@ -181,7 +216,10 @@ def fold(events: Iterable[Event]) -> dict[CallId, CallState]:
 
 
 def apply(state: CallState, event: Event) -> None:
-    """Take one event in; after CallEnded nothing changes any more."""
+    """Take one event in; after CallEnded only after-call work is."""
+    if isinstance(event, WorkBegan | WorkEnded):
+        _worked(state, event)
+        return
     if state.end is not None:
         return
     now = state.last = max(state.last, event.at)
@@ -227,6 +265,11 @@ def apply(state: CallState, event: Event) -> None:
             state.moves.append(event)
         case LegMedia():
             _leg(state, event.leg, now).media = event
+        case Waited():
+            state.waited_ivr, state.waited_queue = max(event.ivr_ms, 0), max(event.queue_ms, 0)
+        case StageEntered():
+            if not state.stages or state.stages[-1].name != event.stage:
+                state.stages.append(Stage(event.stage, now))
         case LegEnded():
             _ended(state, event, now)
         case CallEnded():
@@ -317,6 +360,17 @@ def _ended(state: CallState, event: LegEnded, now: int) -> None:
     if leg.ended is None:
         leg.ended, leg.termination, leg.correlation = now, event.termination, event.correlation
     _leave(state, event.leg, now)
+
+
+def _worked(state: CallState, event: WorkBegan | WorkEnded) -> None:
+    began = event.at if isinstance(event, WorkBegan) else event.began
+    known = next((w for w in state.work if (w.login, w.start) == (event.login, began)), None)
+    if known is None:
+        known = Work(event.login, began)
+        state.work.append(known)
+    if isinstance(event, WorkEnded) and known.end is None:
+        known.end = max(event.at, began)
+        state.revisions += state.end is not None
 
 
 def _finish(state: CallState, termination: Termination, now: int) -> None:

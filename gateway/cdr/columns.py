@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.model import PartyType, ReleasedBy
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Goes up when a column is added or a rule changes; rows carry it in `detail.schema_version`."""
 
 
@@ -35,6 +35,8 @@ class Disposition(StrEnum):
     SYSTEM_TERMINATED = "system_terminated"
     TRANSFERRED = "transferred"
     CONFERENCED = "conferenced"
+    ABANDONED_IVR = "abandoned_ivr"
+    ABANDONED_QUEUE = "abandoned_queue"
     ABANDONED_RINGING = "abandoned_ringing"
     NO_ANSWER = "no_answer"
     BUSY = "busy"
@@ -82,18 +84,18 @@ COLUMNS: tuple[Column, ...] = (
     _text("global_interaction_id", "UUID", "Shared by all calls of one customer interaction: consultations, conferences and transfers."),
     _text("media_type", "word", "Always VOICE.", ("VOICE",)),
     _text("type", "word", "Internal: agent calls agent. Outbound: an agent calls anyone else. Inbound: anyone else calls and an agent is on the call or was rung. External: no agent at all.", tuple(CallType)),
-    Column("start_time", Kind.TIME, "UTC, whole seconds", "When the call entered the gateway or was placed. The whole row belongs to this moment."),
-    Column("answer_time", Kind.TIME, "UTC, whole seconds", "When two parties were first connected; empty when that never happened.", nullable=True),
+    Column("start_time", Kind.TIME, "UTC, whole seconds", "When the call entered or was placed: when it reached the gateway, less what its caller had waited in the contact center before, where a trusted header told. The whole row belongs to this moment."),
+    Column("answer_time", Kind.TIME, "UTC, whole seconds", "When two parties were first connected, after any menu or queue of the contact center; empty when that never happened.", nullable=True),
     Column("end_time", Kind.TIME, "UTC, whole seconds", "When the last party was gone."),
     _seconds("duration", "end_time - start_time; always ivr_time + queue_time + pending_time + talk_time + hold_time."),
-    _seconds("ivr_time", "Time in a voice menu. The gateway has none: 0."),
-    _seconds("queue_time", "Time in a service queue. The gateway has none: 0."),
-    _seconds("pending_time", "Dialing and ringing: from start_time to answer_time, or to end_time of a call never answered."),
+    _seconds("ivr_time", "Time in a voice menu of the contact center before the answer: as the header named by `ivr_time_header` says, and from stage `ivr` of the control API to the next stage. 0 where nobody tells."),
+    _seconds("queue_time", "Time in a service queue of the contact center before the answer: as the header named by `queue_time_header` says, and from stage `queue` to the next stage. 0 where nobody tells."),
+    _seconds("pending_time", "Dialing and ringing: what of the time from start_time to answer_time, or to end_time of a call never answered, is neither ivr_time nor queue_time."),
     _seconds("talk_time", "Connected time that is not hold_time. A hold by a Teams user, a customer or anyone but an agent stays talk time. talk_time + hold_time = end_time - answer_time."),
     _seconds("hold_time", "Time during which at least one agent held, once however many did; a hold still open at the end closes there. Holds by others add nothing."),
     Column("hold_count", Kind.INTEGER, "count", "Stretches of hold_time; a second hold during a hold is the same stretch."),
     _seconds("max_hold", "The longest stretch of hold_time."),
-    _seconds("acw_time", "Agents' after-call work, beside duration and not part of it. 0 where no agent desk reports any."),
+    _seconds("acw_time", "Agents' After Call Work on this call, added up, beside duration and not part of it. The row is there when the call ends, and again with the same id and a higher `detail.revision` when work that lasted longer is over."),
     _text("from_phone", "phone number", "The caller's number as presented; empty when withheld."),
     _text("original_destination_phone", "phone number", "The number first called."),
     _text("connected_to_phone", "phone number", "The number of the party that answered first; empty when nobody did."),

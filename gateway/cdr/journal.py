@@ -30,7 +30,7 @@ from gateway.cdr.journal_index import JournalIndex
 from gateway.cdr.reserve import Ballast
 from gateway.cdr.segments import Disk, SegmentLog, Stored
 from gateway.errors import JournalError
-from gateway.events import CallEnded, CallStarted, Event, from_dict
+from gateway.events import CallStarted, Event, from_dict
 from gateway.model import CallId
 
 log = logging.getLogger("tandem.cdr")
@@ -222,7 +222,7 @@ class Journal:
         segment, roomy = await loop.run_in_executor(self._thread, self._store, records)
         self._roomy = self._roomy and roomy
         for entry, _ in items:
-            self._index.add(segment, entry.seq, entry.event.call, isinstance(entry.event, CallEnded))
+            self._index.add(segment, entry.seq, entry.event.call, entry.event.kind)
         for entry, _ in items:
             for listener in tuple(self._listeners):
                 try:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from gateway.cdr.segments import Stored
+from gateway.events import LATE_KINDS, CallEnded
 from gateway.model import CallId
 
 
@@ -16,7 +17,8 @@ class _Segment:
     open: dict[CallId, int] = field(default_factory=dict)
     """Records of each call that has not ended."""
     ended_seq: int = 0
-    """The highest CallEnded sequence number among calls with records here; 0 when none has ended."""
+    """The highest sequence number of a CallEnded, or of what came after one, among calls with records here; 0
+    when none has ended."""
 
 
 class JournalIndex:
@@ -31,17 +33,21 @@ class JournalIndex:
         """Take a record found on disk at start."""
         try:
             record = json.loads(stored.body)
-            call, ended = CallId(str(record["call"])), record["kind"] == "call_ended"
+            call, kind = CallId(str(record["call"])), str(record["kind"])
         except (ValueError, KeyError, TypeError):
             return
-        self.add(stored.segment, stored.seq, call, ended)
+        self.add(stored.segment, stored.seq, call, kind)
 
-    def add(self, segment: int, seq: int, call: CallId, ended: bool) -> None:
+    def add(self, segment: int, seq: int, call: CallId, kind: str) -> None:
         """A record of `call` became durable in `segment`."""
+        ended = kind == CallEnded.kind
         here = self._segments.get(segment)
         if here is None:
             here = self._segments[segment] = _Segment(first_seq=seq)
         here.records += 1
+        if kind in LATE_KINDS and call not in self.open_calls:
+            here.ended_seq = max(here.ended_seq, seq)
+            return
         here.open[call] = here.open.get(call, 0) + 1
         self.open_calls.setdefault(call, set()).add(segment)
         if ended:

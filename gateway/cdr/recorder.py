@@ -9,27 +9,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.cdr.call_detail import CallDetail, row_of
-from gateway.cdr.call_state import CallState, apply, new_state
+from gateway.cdr.call_state import CallState, Work, apply, new_state
 from gateway.cdr.delivery import Backoff, Delivery, SinkStatus, until_delivered
 from gateway.cdr.journal import Entry, Journal
 from gateway.cdr.outbox import Outbox, Waiting
 from gateway.cdr.segments import Disk
 from gateway.cdr.sinks import Sink
+from gateway.events import LATE_KINDS
 from gateway.model import CallId
 
 log = logging.getLogger("tandem.cdr")
 
 
+_LINGER = 10_000
+"""Milliseconds of the journal's time after a call's end in which an agent's work on it may begin."""
+_MOST_LATE = 10_000
+
+
 class _Ended(NamedTuple):
+    """Of a call that has ended, or that changed after its end; seq: of the event that did it."""
+
     seq: int
     row: CallDetail | None
+
+
+class _Late(NamedTuple):
+    """A call that has ended and whose row may change: an agent works on it, or is about to."""
+
+    seq: int
+    state: CallState
 
 
 class Recorder:
@@ -60,6 +75,8 @@ class Recorder:
         self._outbox = Outbox(directory, segment_bytes=segment_bytes, disk=disk)
         self._retry_seconds = retry_seconds
         self._states: dict[CallId, CallState] = {}
+        self._late: OrderedDict[CallId, _Late] = OrderedDict()
+        self._newest = 0
         self._ended: deque[_Ended] = deque()
         self._processed = 0
         self._delivered = 0
@@ -124,6 +141,12 @@ class Recorder:
         return MappingProxyType(self._states)
 
     @property
+    def worked_on(self) -> list[tuple[CallId, Work]]:
+        """After-call work that lasts, as far as the journal tells."""
+        states = [*self._states.values(), *(late.state for late in self._late.values())]
+        return [(state.call, work) for state in states for work in state.work if work.end is None]
+
+    @property
     def sinks(self) -> list[SinkStatus]:
         return [delivery.status for delivery in self._deliveries]
 
@@ -144,6 +167,9 @@ class Recorder:
 
     def _fold(self, entry: Entry) -> _Ended | None:
         event = entry.event
+        self._newest = max(self._newest, event.at)
+        if event.kind in LATE_KINDS and event.call not in self._states:
+            return self._fold_late(entry)
         state = self._states.get(event.call)
         if state is None:
             state = self._states[event.call] = new_state(event)
@@ -151,7 +177,31 @@ class Recorder:
         if state.end is None:
             return None
         del self._states[event.call]
-        return _Ended(entry.seq, row_of(state))
+        row = row_of(state)
+        if row is not None and any(leg.login and leg.answered is not None for leg in state.legs.values()):
+            self._late[state.call] = _Late(entry.seq, state)
+        self._settle()
+        return _Ended(entry.seq, row)
+
+    def _fold_late(self, entry: Entry) -> _Ended | None:
+        late = self._late.get(entry.event.call)
+        if late is None:
+            return None
+        before = late.state.revisions
+        apply(late.state, entry.event)
+        changed = late.state.revisions != before
+        row = row_of(late.state) if changed else None
+        self._settle()
+        return _Ended(entry.seq, row) if changed else None
+
+    def _settle(self) -> None:
+        """Forget ended calls on which nobody works any more; without a bound nobody is remembered."""
+        for call, late in list(self._late.items()):
+            ended = late.state.end or 0
+            if not late.state.working and ended + _LINGER < self._newest:
+                del self._late[call]
+        while len(self._late) > _MOST_LATE:
+            self._late.popitem(last=False)
 
     def _on_entry(self, entry: Entry) -> None:
         ended = self._fold(entry)
@@ -194,6 +244,7 @@ class Recorder:
         """A sink moved on, or a row was stored: say what is no longer needed."""
         behind = [delivery.position for delivery in self._deliveries if delivery.behind]
         self._delivered = min(behind, default=self._processed)
-        self._journal.release(self._delivered)
+        late = [one.seq - 1 for one in self._late.values()]
+        self._journal.release(min([self._delivered, *late]))
         if self._outbox.files > 1:
             self._wake.set()

@@ -1,6 +1,7 @@
 """What a destination of call detail must be, and the one that needs nothing: files of JSON lines.
 
-Every sink gets every row at least once; `id` is the key by which a repetition is recognised. A sink never
+Every sink gets every row at least once; `id` is the key by which a repetition is recognised, and the last one
+counts: a row comes again, with a higher `detail.revision`, when after-call work has changed it. A sink never
 keeps a queue of its own: the recorder's outbox on disk is the spool of all of them.
 """
 
@@ -51,7 +52,9 @@ class Sink(Protocol):
 class JsonLinesSink:
     """One file a day, `call-detail-2026-01-31.jsonl`, by the UTC day on which the call ended.
 
-    A row that is repeated after a crash is a second line with the same `id` in the same file.
+    A row that is repeated after a crash, or changed by after-call work, is a second line with the same `id`
+    in the same file: the last one counts. Files are never touched again once their day's calls have ended,
+    and never deleted here.
     """
 
     def __init__(self, directory: Path, name: str = "jsonl") -> None:

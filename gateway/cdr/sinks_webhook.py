@@ -3,10 +3,12 @@
 Each row is one POST:
 
     Content-Type: application/json
-    Idempotency-Key: <row id>
+    Idempotency-Key: <row id>                of the first revision, <row id>-<revision> of a later one
     Tandem-Signature: t=<seconds since the epoch>,v1=<hex HMAC-SHA256(secret, "<t>." + body)>
 
     {"type": "call_detail", "schema_version": 1, "row": {...}}
+
+    (`row.detail.revision`: a row is told again when agents' after-call work has changed it; keep the highest)
 
 A receiver recomputes the signature, refuses a `t` more than some minutes old, and answers 2xx when it has
 kept the row. 400, 413, 415 and 422 mean that it never will; anything else is tried again later, with the
@@ -70,8 +72,11 @@ class WebhookSink:
             self._session = None
 
     async def write(self, rows: Sequence[CallDetail]) -> None:
-        """All rows, up to `at_once` together; of a batch that is repeated only what was not kept yet."""
-        waiting = [row for row in rows if row.id not in self._kept]
+        """The newest revision of each row, up to `at_once` rows together; of a batch that is repeated only
+        what was not kept yet.
+        """
+        newest = {row.id: row for row in rows}
+        waiting = [row for row in newest.values() if _key(row) not in self._kept]
         for start in range(0, len(waiting), self._at_once):
             results = await asyncio.gather(
                 *(self._post(row) for row in waiting[start : start + self._at_once]), return_exceptions=True
@@ -79,7 +84,7 @@ class WebhookSink:
             errors = [result for result in results if isinstance(result, BaseException)]
             for error in sorted(errors, key=lambda e: isinstance(e, SinkRejected)):
                 raise error
-        self._kept.difference_update(row.id for row in rows)
+        self._kept.difference_update(map(_key, newest.values()))
 
     async def _post(self, row: CallDetail) -> None:
         assert self._session is not None
@@ -91,7 +96,7 @@ class WebhookSink:
         moment = (self._clock or LoopClock()).wall()
         headers = {
             "Content-Type": "application/json",
-            "Idempotency-Key": row.id,
+            "Idempotency-Key": _key(row),
             "Tandem-Signature": signature(self._secret, int(moment.timestamp()), body),
         }
         try:
@@ -103,11 +108,15 @@ class WebhookSink:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise SinkUnavailable(f"{type(error).__name__}: {error}") from error
         if 200 <= status < 300:
-            self._kept.add(row.id)
+            self._kept.add(_key(row))
         elif status in _NEVER:
             raise SinkRejected(f"answered {status}")
         else:
             raise SinkUnavailable(f"answered {status}", retry_after)
+
+
+def _key(row: CallDetail) -> str:
+    return row.id if row.revision == 1 else f"{row.id}-{row.revision}"
 
 
 def signature(secret: bytes, at: int, body: bytes) -> str:

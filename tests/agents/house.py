@@ -37,6 +37,7 @@ from gateway.model import (
     Termination,
     new_call_id,
 )
+from tests.cdr.sinks import MemorySink
 
 PASSWORD = "correct horse battery"
 OVER = Termination(Result.COMPLETED, "hangup", 200, 16, ReleasedBy.CALLER)
@@ -109,6 +110,7 @@ class House:
     http: HttpApi
     door: Door | None
     calls: Calls
+    sink: MemorySink = field(default_factory=MemorySink)
 
     @property
     def base(self) -> str:
@@ -187,13 +189,16 @@ async def open_house(folder: Path, *, clock: Clock | None = None, **more: Any) -
     """`more` goes into the configuration. Stopped as the gateway stops."""
     config = configuration(folder, **more)
     journal = Journal(ballast_bytes=0, reserve_bytes=0)
-    recorder = Recorder(journal, folder / "outbox", [])
-    part = AgentsPart(config, journal, lambda: recorder.states.values(), clock)
+    sink = MemorySink()
+    recorder = Recorder(journal, folder / "outbox", [sink])
+    part = AgentsPart(
+        config, journal, lambda: recorder.states.values(), clock, worked_on=lambda: recorder.worked_on
+    )
     part.accounts = Accounts(part.database, PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     http = HttpApi("127.0.0.1:0", status=Up, metrics=Metrics(), tokens={"crm": "t0ken"})
     calls = Calls()
     door = open_desk(config, part, calls, journal, http, clock=clock)
-    async with running(House(config, part, journal, recorder, http, door, calls)) as house:
+    async with running(House(config, part, journal, recorder, http, door, calls, sink)) as house:
         yield house
 
 

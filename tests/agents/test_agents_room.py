@@ -18,7 +18,9 @@ from gateway.agents.states import EXTERNAL_BUSY, AgentState, AgentStatus
 from gateway.cdr.segments import Disk
 from gateway.config_models import Agent
 from gateway.errors import JournalError
-from tests.agents.house import House, open_house
+from gateway.events import LegEnded, LegHeld
+from gateway.model import LegId, PartyType
+from tests.agents.house import OVER, House, open_house
 from tests.support.clock import FakeClock
 from tests.support.waiting import until
 
@@ -301,3 +303,109 @@ async def test_a_long_state_has_rows_before_it_ends(tmp_path: Path) -> None:
         found = await rows(house)
         ready = [row.duration for row in found if row.activity is ActivityName.READY]
         assert ready == [14 * 60, 15 * 60, 2 * 60]
+
+
+async def test_a_long_call_has_rows_before_it_ends(tmp_path: Path) -> None:
+    clock = FakeClock()
+
+    def now() -> int:
+        return int(clock.wall().timestamp() * 1000)
+
+    async with open_house(tmp_path, clock=clock) as house:
+        await house.part.agents.set_state("anna", READY, by="anna")
+        clock.advance(60)
+        call = await house.call("anna", at=now())
+        await until(lambda: state(house) is BUSY)
+        clock.advance(10 * 60)
+        leg = LegId(f"{call}-b")
+        await house.journal.append(LegHeld(call=call, at=now(), leg=leg, by=PartyType.AGENT))
+        clock.advance(20 * 60)
+
+        async def shown() -> list[tuple[str, int, int]]:
+            found = await rows(house, activity="INBOUND_CALL")
+            return [(f"{row.start_time:%H:%M}", row.talk_time, row.hold_time) for row in found]
+
+        assert await shown() == [("00:01", 10 * 60, 4 * 60), ("00:15", 0, 15 * 60)]
+        before = {row.id for row in await rows(house)}
+        clock.advance(60)
+        await house.hang_up(call, at=now())
+        await until(lambda: state(house) is READY)
+        assert await shown() == [("00:01", 10 * 60, 4 * 60), ("00:15", 0, 15 * 60), ("00:30", 0, 2 * 60)]
+        assert before <= {row.id for row in await rows(house)}, "the same rows, and one more"
+
+
+# ------------------------------------------------------- after-call work in the calls' own records
+
+
+async def acw_told(house: House, call: str, seconds: int) -> None:
+    await until(lambda: call in house.sink.rows and house.sink.rows[call].acw_time == seconds)
+
+
+async def test_after_call_work_is_in_the_row_of_the_call_once_it_is_over(tmp_path: Path) -> None:
+    clock = FakeClock()
+    start = int(clock.wall().timestamp() * 1000)
+    async with open_house(tmp_path, clock=clock, agent_states={"after_call_work": 30.0}) as house:
+        await house.part.agents.set_state("anna", READY, by="anna")
+        call = await house.call("anna", at=start)
+        await until(lambda: state(house) is BUSY)
+        clock.advance(10)
+        await house.hang_up(call, at=start + 10_000)
+        await until(lambda: state(house) is WORK)
+        await until(lambda: call in house.sink.rows)
+        first = house.sink.rows[call]
+        assert (first.acw_time, first.revision, first.duration) == (0, 1, 10)
+        clock.advance(12)
+        await house.part.agents.set_state("anna", READY, by="anna")
+        await acw_told(house, call, 12)
+        assert house.sink.rows[call].revision == 2
+        assert house.sink.rows[call].duration == 10
+        assert house.sink.got == [call, call]
+        assert house.recorder.worked_on == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_after_call_work_that_outlives_the_gateway_is_in_the_row_all_the_same(
+    tmp_path: Path, told: bool
+) -> None:
+    """told: the calls' journal heard of its end from the gateway that died, or hears it from the next one."""
+    clock = FakeClock()
+    start = int(clock.wall().timestamp() * 1000)
+    rules = {"after_call_work": 30.0}
+    async with open_house(tmp_path, clock=clock, agent_states=rules) as house:
+        await house.part.agents.set_state("anna", READY, by="anna")
+        call = await house.call("anna", at=start)
+        await until(lambda: state(house) is BUSY)
+        await house.hang_up(call, at=start + 10_000)
+        await until(lambda: bool(house.recorder.worked_on))
+        if not told:
+            await house.part.after_call.stop()
+            clock.advance(10 + 7)
+            await house.part.agents.set_state("anna", OUT, by="anna")
+    if told:
+        clock.advance(10 + 7)
+    async with open_house(tmp_path, clock=clock, agent_states=rules) as house:
+        if told:
+            assert state(house) is WORK
+            assert [c for c, _ in house.recorder.worked_on] == [call]
+            await house.part.agents.set_state("anna", OUT, by="anna")
+        await acw_told(house, call, 7)
+        assert house.recorder.worked_on == []
+
+
+async def test_who_leaves_a_call_that_goes_on_may_be_done_with_it_before_it_ends(tmp_path: Path) -> None:
+    clock = FakeClock()
+    start = int(clock.wall().timestamp() * 1000)
+    async with open_house(tmp_path, clock=clock, agent_states={"after_call_work": 30.0}) as house:
+        await house.part.agents.set_state("anna", READY, by="anna")
+        call = await house.call("anna", at=start)
+        await until(lambda: state(house) is BUSY)
+        await house.journal.append(
+            LegEnded(call=call, at=start + 5000, leg=LegId(f"{call}-b"), termination=OVER)
+        )
+        await until(lambda: bool(house.recorder.worked_on))
+        clock.advance(5 + 4)
+        await house.part.agents.set_state("anna", READY, by="anna")
+        await until(lambda: not house.recorder.worked_on)
+        await house.hang_up(call, at=start + 60_000)
+        await acw_told(house, call, 4)
+        assert house.sink.got == [call], "one row, complete at once"

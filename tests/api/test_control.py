@@ -108,6 +108,10 @@ async def test_a_call_is_placed_held_muted_and_ended_by_command(house: OpenHouse
         await stage.hear({"agent": set(), "expert": {"music"}})
         assert (await d.ask("PATCH", path, json={"music": "never"})).body["music"] == "never"
         await stage.hear({"agent": set(), "expert": set()})
+        for stage_name in ("ivr", "queue", "queue", "connected"):
+            assert (await d.ask("PATCH", path, json={"stage": stage_name})).status == 200
+        for wrong in ({"stage": "lunch"}, {"stage": "ivr", "music": "never"}, {}):
+            assert (await d.ask("PATCH", path, json=wrong)).status == 422
         await d.ask("PATCH", mine, json={"holding": False})
         assert (await d.ask("PATCH", mine, json={"muted": True})).body["muted"]
         await stage.hear({"agent": {"expert"}, "expert": set()})

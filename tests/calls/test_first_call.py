@@ -50,6 +50,24 @@ async def test_a_teams_user_calls_the_contact_center(house: OpenHouse) -> None:
         assert row.caller_party_type == "teams_expert"
 
 
+async def test_trusted_headers_say_how_long_the_caller_has_waited(house: OpenHouse) -> None:
+    extra = 'ivr_time_header = "X-Ivr"\nqueue_time_header = "X-Queue"'
+    async with house(center_extra=extra) as h:
+        agent = await h.center.call(EXPERT, headers=[("X-Ivr", "12.5"), ("X-Queue", "240")])
+        expert = await h.teams.expect_invite()
+        assert expert.invited is not None
+        assert not expert.invited.request.get("X-Queue")
+        await expert.answer()
+        await agent.answered()
+        await agent.bye()
+        await expert.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert row.ivr_time + row.queue_time in (252, 253)
+        assert row.duration >= 252
+        assert row.detail["waited_before"] == {"ivr_ms": 12_500, "queue_ms": 240_000}
+
+
 async def test_a_trusted_header_says_whose_leg_it_is(house: OpenHouse) -> None:
     agents = '[[agent]]\nlogin = "anna"\nname = "Anna"\nteam = "service"\n'
     async with house(center_extra='agent_header = "X-Agent-Login"', extra=agents) as h:

@@ -115,6 +115,16 @@ async def test_a_refusal_for_now_is_tried_again_without_what_was_taken(
     assert receiver.tries["r0"] == 2, "a row that is written anew later is sent anew"
 
 
+async def test_a_later_revision_is_no_repetition_and_overtakes_none(
+    receiver: Receiver, sink: WebhookSink
+) -> None:
+    (row,) = rows("a")
+    second, third = (dataclasses.replace(row, detail=row.detail | {"revision": n}) for n in (2, 3))
+    await sink.write([row])
+    await sink.write([second, third])
+    assert receiver.taken == ["a", "a-3"], "of one batch the newest is told"
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_refusal_for_ever_is_told_apart(receiver: Receiver, sink: WebhookSink, status: int) -> None:
     receiver.everything = status

@@ -28,6 +28,8 @@ agent_header = "X-Agent"
         ('[agent_states]\nnot_ready_reasons = [""]\n', 2, "at least 1 character"),
         ("[agent_states]\nteam_after_call_work = { Sales = -1 }\n", 2, "greater than or equal to 0"),
         (TEAMS, 5, "no agent calls from direct-routing"),
+        (TEAMS.replace("agent_header", "queue_time_header"), 5, "no contact center's menus"),
+        (TEAMS.replace("agent_header", "ivr_time_header"), 5, "no contact center's menus"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, line: int, words: str) -> None:

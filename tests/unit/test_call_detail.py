@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.calls.waiting import waited
 from gateway.cdr.call_detail import CallDetail, call_detail, phone_of
 from gateway.cdr.columns import COLUMNS, markdown
+from gateway.config_trunk import Trunk
 from gateway.events import (
     CallStarted,
     LegAttemptFailed,
@@ -16,6 +18,10 @@ from gateway.events import (
     LegResumed,
     LegTransferred,
     MediaMoved,
+    StageEntered,
+    Waited,
+    WorkBegan,
+    WorkEnded,
 )
 from gateway.model import InteractionId, LegId, PartyType, ReleasedBy, Result, Role, Termination
 from tests.cdr.events import HUNG_UP, START, History, simple_call
@@ -369,3 +375,95 @@ def test_the_document_names_every_column_once() -> None:
         assert text.count(f"\n| {column.name} | ") == 1
         assert column.unit
         assert column.rule.endswith(".")
+
+
+# -- what others tell: menus and queues of the contact center, agents' after-call work --
+
+
+def stage(history: History, name: str) -> History:
+    return history.add(StageEntered(call=history.call, at=history.at, stage=name))
+
+
+def waiting() -> History:
+    """A Teams user calls the contact center, which rings an agent only after a menu and a queue."""
+    history = History().started()
+    history.leg("a", Role.CALLER, EXPERT, "+15550100", "teams")
+    history.leg("b", Role.CALLEE, AGENT, "+15550199", login="ann").dialled("b").wait(2000)
+    stage(history.answered("b", "a").joined("a", "b").wait(300), "ivr").wait(9700)
+    return stage(history, "queue").wait(20_000)
+
+
+def test_a_menu_and_a_queue_after_the_answer_are_neither_ringing_nor_talk() -> None:
+    call = stage(waiting(), "ringing").wait(5000)
+    found = row(stage(call, "connected").wait(60_000).ended())
+    assert (found.ivr_time, found.queue_time, found.pending_time, found.talk_time) == (10, 20, 7, 60)
+    assert found.duration == 97
+    assert found.answer_time is not None
+    assert (found.answer_time - found.start_time).total_seconds() == 37
+    assert [one["stage"] for one in found.detail["stages"]] == ["ivr", "queue", "ringing", "connected"]
+
+
+def test_who_hangs_up_in_a_queue_was_never_connected() -> None:
+    found = row(waiting().ended())
+    assert (found.answer_time, found.talk_time, found.connected_to_phone) == (None, 0, "")
+    assert (found.ivr_time, found.queue_time, found.pending_time) == (10, 20, 2)
+    assert found.disposition == "abandoned_queue"
+    assert row(stage(waiting(), "ivr").wait(1000).ended()).disposition == "abandoned_ivr"
+    assert row(stage(waiting(), "ringing").wait(1000).ended()).disposition == "abandoned_ringing"
+
+
+def test_a_hold_before_the_connection_is_no_hold_time() -> None:
+    call = held(waiting(), "b", AGENT).wait(4000)
+    found = row(stage(call, "connected").wait(3000).ended())
+    assert (found.queue_time, found.hold_time, found.talk_time) == (24, 3, 0)
+
+
+def test_a_queue_in_the_middle_of_a_talk_is_talk() -> None:
+    """Rule 3: what is connected and not held is talk."""
+    call = stage(talking().wait(30_000), "queue").wait(10_000)
+    found = row(stage(call, "connected").wait(1000).ended())
+    assert (found.queue_time, found.talk_time, found.pending_time) == (0, 42, 3)
+    assert len(found.detail["stages"]) == 2
+
+
+def test_what_a_header_told_moves_the_start_back() -> None:
+    history = History(at=60_000).started()
+    history.add(Waited(call=history.call, at=history.at, ivr_ms=12_500, queue_ms=30_000))
+    history.leg("a", Role.CALLER, AGENT, "+1", login="ann").leg("b", Role.CALLEE, EXPERT, "+2", "teams")
+    found = row(history.dialled("b").wait(2500).answered("a", "b").joined("a", "b").wait(9000).ended())
+    assert found.start_time.isoformat() == "2026-01-01T00:00:17+00:00"
+    assert (found.ivr_time, found.queue_time, found.pending_time, found.talk_time) == (13, 30, 2, 9)
+    assert found.duration == 54
+
+
+def test_after_call_work_is_beside_the_duration_and_adds_up() -> None:
+    call = talking().ended()
+    work = [(WorkBegan, 0), (WorkEnded, 7400)]
+    before = row(call)
+    for login, shift in (("ann", 0), ("eve", 2000)):
+        for kind, after in work:
+            more = {"began": call.at + shift} if kind is WorkEnded else {}
+            call.add(kind(call=call.call, at=call.at + shift + after, login=login, **more))
+    found = row(call)
+    assert (found.acw_time, found.duration, found.revision) == (15, before.duration, 3)
+    assert found.detail["after_call_work"][0] == {
+        "login": "ann", "start_ms": call.at, "end_ms": call.at + 7400
+    }  # fmt: skip
+    assert found.to_dict() | {"acw_time": 0, "detail": {}} == before.to_dict() | {"detail": {}}
+    again = row(call.add(WorkEnded(call=call.call, at=call.at + 9999, login="ann", began=call.at)))
+    assert again == found, "a piece of work ends once"
+
+
+def test_a_wait_is_believed_only_as_a_number_of_seconds() -> None:
+    class Headers(dict[str, list[str]]):
+        def getlist(self, key: str) -> list[str]:
+            return self.get(key, [])
+
+    trunk = Trunk(name="cc", peers=("udp:127.0.0.1:5060",), ivr_time_header="X-I", queue_time_header="X-Q")
+    for values, expected in (
+        (["12"], 12_000), ([" 0.25 "], 250), (["86400"], 86_400_000), (["86401"], 0), (["-1"], 0), ([], 0),
+        (["1", "2"], 0), (["1e9"], 0), (["\u0663"], 0), ([""], 0), (["nan"], 0), (["999999999"], 0),
+    ):  # fmt: skip
+        assert waited(trunk, Headers({"X-Q": values})) == (0, expected), values  # type: ignore[arg-type]
+    plain = Trunk(name="cc", peers=("udp:127.0.0.1:5060",))
+    assert waited(plain, Headers({"X-Q": ["5"], "": ["5"]})) == (0, 0)  # type: ignore[arg-type]
