@@ -105,14 +105,14 @@ def assemble(
         config, journal, lambda: recorder.states.values(), worked_on=lambda: recorder.worked_on
     )
     agents.roster.changed.append(telephony.know_agents)
-    open_desk(config, agents, control, journal, http)
+    teams = open_teams(config, agents, http, metrics)
+    open_desk(config, agents, control, journal, http, teams=teams.feeds if teams is not None else None)
     http.add_routes([streams.operation(), call_detail_operation(reports)])
     phone = PhoneRoutes(telephony.context.phones, readers=readers)
     http.add_routes([phone.operation()])
     http.on_stopping(phone.close)
     http.on_stopping(streams.close)
     http.on_stopping(reports.close)
-    teams = open_teams(config, agents, http, metrics)
     app = App(
         [
             state,

@@ -8,7 +8,7 @@ from functools import partial
 
 from gateway.agents.part import AgentsPart
 from gateway.api.agent_routes import agent_operations
-from gateway.api.agent_routes_desk import CallSource, Desk
+from gateway.api.agent_routes_desk import CallSource, Desk, PageSource
 from gateway.api.metrics import Reading
 from gateway.api.server import HttpApi
 from gateway.api.sessions import Door
@@ -28,16 +28,18 @@ def open_desk(
     http: HttpApi,
     *,
     kept: TokensKept | None = None,
+    teams: PageSource | None = None,
     clock: Clock | None = None,
 ) -> Door:
     """Add the routes and the guard to `http`; before its start.
 
     kept: told of everybody who signs in with Entra ID, with msal's cache of his tokens
+    teams: what tells pages of Teams
     """
     door = Door(part.sessions, part.audit, config.sign_in, part.agents.calls_of)
     entra = _entra(config, kept)
     now: Callable[[], float] = (clock or LoopClock()).now
-    desk = Desk(part.agents, calls, journal)
+    desk = Desk(part.agents, calls, journal, teams=teams)
     http.add_routes(SignIn(door, part.accounts, part.roster, entra, now).operations())
     http.add_routes(desk.operations())
     http.add_routes(agent_operations(part.agents, part.database, part.audit))

@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import WSCloseCode, web
+from pydantic import Field
 
 from gateway.agents.agents import Agents, AgentView
 from gateway.agents.people import Source, UserRole
-from gateway.api.operation import Answer, Asked, Operation, adapter, json_answer, json_response
+from gateway.api.operation import (
+    Answer,
+    Asked,
+    Operation,
+    Parameters,
+    adapter,
+    json_answer,
+    json_response,
+)
 from gateway.api.problems import Problem
 from gateway.api.sessions import session_of
 from gateway.calls.control_views import CallView
@@ -28,6 +37,10 @@ _LOOK = 2.0
 """Seconds after which a new picture is taken even if no event told of a change."""
 _CLOSING = 3.0
 _MOST = 500
+_MY_EVENTS = """\
+Each message is a picture: `{"agent": …, "calls": […]}`. With `teams` there are also `{"teams": …}`, a picture
+or null, and `{"teams_event": {"id": …, "kind": …}}`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +83,48 @@ class CallSource(Protocol):
     def calls(self) -> Sequence[CallView]: ...
 
 
+class PageReader(Protocol):
+    """One page's part of a further source; `texts` are the messages it has not been sent yet."""
+
+    def texts(self) -> list[str]: ...
+
+    def close(self) -> None: ...
+
+
+class PageSource(Protocol):
+    """`gateway.teams.feed.Feeds`. `wake` is called when there may be something to send."""
+
+    def open(self, login: str, after: str, wake: Callable[[], None]) -> PageReader: ...
+
+
+class MyEvents(Parameters):
+    teams: str | None = Field(
+        default=None,
+        max_length=64,
+        description="tell of Teams too: empty, or the `id` of the last `teams_event` that was received",
+    )
+
+
 class Desk:
-    """`close` ends the streams when the gateway stops."""
+    """`close` ends the streams when the gateway stops. teams: None without `[graph]`."""
 
     def __init__(
-        self, agents: Agents, calls: CallSource, journal: Journal, *, heartbeat: float = 20.0
+        self,
+        agents: Agents,
+        calls: CallSource,
+        journal: Journal,
+        *,
+        teams: PageSource | None = None,
+        heartbeat: float = 20.0,
     ) -> None:
-        self._agents, self._calls, self._journal = agents, calls, journal
+        self._agents, self._calls, self._journal, self._teams = agents, calls, journal, teams
         self._heartbeat = heartbeat
         self._open: set[asyncio.Event] = set()
         self._closing = False
         self._left = asyncio.Event()
 
     def operations(self) -> list[Operation]:
-        stream = (Answer(101, "A WebSocket, on which only the gateway has something to say"),)
+        stream = (Answer(101, "A WebSocket; any word to the gateway is answered with `{}`"),)
         busy = frozenset({426, 503})
         people = frozenset({403})
         return [
@@ -94,8 +135,8 @@ class Desk:
             Operation(
                 method="GET", path="/api/v1/me/events", name="myEvents", tag="desk",
                 summary="My state and my calls, now and whenever they change (WebSocket)",
-                description="Each message is a picture: `{\"agent\": …, \"calls\": […]}`.",
-                handler=self._my_events, head=False, errors=busy | people, answers=stream,
+                description=_MY_EVENTS,
+                query=MyEvents, handler=self._my_events, head=False, errors=busy | people, answers=stream,
             ),
             Operation(
                 method="GET", path="/api/v1/desk", name="desk", tag="desk", summary="All agents, all calls",
@@ -137,14 +178,17 @@ class Desk:
     async def _desk(self, _: Asked[None, None]) -> web.Response:
         return json_response(DeskPicture, self._everything())
 
-    async def _my_events(self, asked: Asked[None, None]) -> web.StreamResponse:
-        login = session_of(asked.request).person.login
+    async def _my_events(self, asked: Asked[None, MyEvents]) -> web.StreamResponse:
+        login, after = session_of(asked.request).person.login, asked.query.teams
 
         def picture() -> bytes:
             mine = [call for call in self._calls.calls() if any(leg.login == login for leg in call.legs)]
             return adapter(MyPicture).dump_json(MyPicture(self._agent(login), mine))
 
-        return await self._stream(asked.request, picture)
+        if after is None:
+            return await self._stream(asked.request, picture)
+        source = self._teams or _Nothing()
+        return await self._stream(asked.request, picture, lambda wake: source.open(login, after, wake))
 
     async def _desk_events(self, asked: Asked[None, None]) -> web.StreamResponse:
         return await self._stream(asked.request, lambda: adapter(DeskPicture).dump_json(self._everything()))
@@ -155,7 +199,12 @@ class Desk:
     def _everything(self) -> DeskPicture:
         return DeskPicture(self._agents.views(), list(self._calls.calls()))
 
-    async def _stream(self, request: web.Request, picture: Callable[[], bytes]) -> web.StreamResponse:
+    async def _stream(
+        self,
+        request: web.Request,
+        picture: Callable[[], bytes],
+        more: Callable[[Callable[[], None]], PageReader] | None = None,
+    ) -> web.StreamResponse:
         if self._closing or len(self._open) >= _MOST:
             raise Problem(503, "no further reader can be served now: try again later", reason="too_many")
         socket = web.WebSocketResponse(
@@ -170,7 +219,8 @@ class Desk:
             self._journal.subscribe(lambda _: wake.set()),
         ]
         self._open.add(wake)
-        sending = asyncio.create_task(self._send(socket, picture, wake), name="desk-send")
+        reader = more(wake.set) if more is not None else None
+        sending = asyncio.create_task(self._send(socket, picture, reader, wake), name="desk-send")
         try:
             listening = asyncio.create_task(_listen(socket), name="desk-listen")
             await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,6 +230,8 @@ class Desk:
         finally:
             for end in stop:
                 end()
+            if reader is not None:
+                reader.close()
             self._open.discard(wake)
             self._left.set()
         if self._closing and not socket.closed:
@@ -187,25 +239,53 @@ class Desk:
         return socket
 
     async def _send(
-        self, socket: web.WebSocketResponse, picture: Callable[[], bytes], wake: asyncio.Event
+        self,
+        socket: web.WebSocketResponse,
+        picture: Callable[[], bytes],
+        reader: PageReader | None,
+        wake: asyncio.Event,
     ) -> None:
         last = b""
         while not self._closing:
             wake.clear()
             now = picture()
-            if now != last:
-                last = now
-                try:
-                    await socket.send_str(now.decode())
-                except ConnectionError:
-                    return
+            texts = [now.decode()] if now != last else []
+            last = now
+            if reader is not None:
+                texts += reader.texts()
+            try:
+                for text in texts:
+                    await socket.send_str(text)
+            except ConnectionError:
+                return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
                     await wake.wait()
             await asyncio.sleep(_PAUSE)
 
 
+class _Nothing:
+    """A gateway without Teams: the page is told so once."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def open(self, _login: str, _after: str, _wake: Callable[[], None]) -> PageReader:
+        return self
+
+    def texts(self) -> list[str]:
+        texts = [] if self._told else ['{"teams":null}']
+        self._told = True
+        return texts
+
+    def close(self) -> None:
+        return
+
+
 async def _listen(socket: web.WebSocketResponse) -> None:
-    """Until the reader closes; nothing he says means anything here."""
+    """Until the reader closes. Whatever he says is answered: so he knows that the connection lives."""
     async for _ in socket:
-        continue
+        try:
+            await socket.send_str("{}")
+        except ConnectionError:
+            return

@@ -86,6 +86,8 @@ ACCESS: dict[str, Rule] = {
 
 TEAMS_ACCESS: dict[str, Rule] = {
     "teamsPeople": _EVERYBODY,
+    "teamsPerson": _EVERYBODY,
+    "showTeamsUsers": _OWN_TEAMS,
     "teamsOfAgent": _OWN_TEAMS,
     "enableTeams": _OWN_TEAMS,
     "disableTeams": _OWN_TEAMS,

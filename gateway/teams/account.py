@@ -70,7 +70,9 @@ class Accounts:
         if self.account is not None:
             await self._store.put(Shelf.ACCOUNT, _GONE, {"fingerprint": self.account.fingerprint})
         await self._store.remove(Shelf.ACCOUNT, _KEY)
-        await self._store.clear(Shelf.TOKENS, Shelf.USER, Shelf.SYNC, Shelf.SUBSCRIPTION, Shelf.INBOX)
+        await self._store.clear(
+            Shelf.TOKENS, Shelf.USER, Shelf.SYNC, Shelf.SUBSCRIPTION, Shelf.INBOX, Shelf.SEEN
+        )
         self.account = None
 
     def view(self) -> AccountView | None:

@@ -11,10 +11,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
+from gateway.clock import Clock
 from gateway.teams.client import GraphClient, Json, segment
 from gateway.teams.errors import NotThere, TeamsError
-from gateway.teams.messages import Message, message
+from gateway.teams.messages import Message, deleted, message
+from gateway.teams.seen import Seen
 from gateway.teams.store import Shelf, Store
 from gateway.teams.subscriptions import Kind, Subscription, Subscriptions, Watch
 from gateway.teams.users import Users
@@ -22,7 +25,7 @@ from gateway.teams.users import Users
 log = logging.getLogger("tandem.teams")
 
 _PAGE = "50"
-_REMEMBERED = 20_000
+_MOST_PEERS = 20_000
 _PREFER = {"Prefer": "include-unknown-enum-members"}
 
 
@@ -52,32 +55,46 @@ class Channel:
 
 @dataclass(frozen=True)
 class Popped:
-    """A message that came, was changed or deleted: for the agent's screen. team "" in a chat."""
+    """A message that came, was changed or deleted: for the agent's screen.
+
+    team: "" in a chat; peer: object id of the chat's other one, "" in channels and where it is not known
+    change: new, edited or deleted; mine: written by the agent, elsewhere
+    """
 
     login: str
     team: str
     conversation: str
     message: Message
     mine: bool
+    peer: str = ""
+    change: str = "new"
 
 
 Listener = Callable[[Popped], None]
+Stale = Callable[[str, str], None]
+"""(login, "chats" or "channels"): the list is another one now."""
 
 
 class Chats:
     """Raises what GraphClient raises, and ConversationOpen."""
 
-    def __init__(self, client: GraphClient, users: Users, store: Store) -> None:
+    def __init__(self, client: GraphClient, users: Users, store: Store, clock: Clock) -> None:
         self._client, self._users, self._store = client, users, store
+        self.seen = Seen(store, clock)
         self.subscriptions: Subscriptions | None = None
-        self._seen: OrderedDict[tuple[str, str, str], tuple[bool, str]] = OrderedDict()
         self._open: set[tuple[str, str, str]] = set()
+        self._peers: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._listeners: list[Listener] = []
+        self.stale: Stale = lambda _login, _list: None
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """`listener` gets what pops; returns the way to stop."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def open_channels(self, login: str) -> list[tuple[str, str]]:
+        """Team and channel of each conversation the agent has."""
+        return sorted((team, channel) for who, team, channel in self._open if who == login)
 
     # -- chats --
 
@@ -87,7 +104,7 @@ class Chats:
         favourites = await self._favourites(login)
         query = {"$expand": "members", "$top": _PAGE}
         found = [
-            _chat(body, me, f"chat {body['id']}" in favourites)
+            self._known(login, _chat(body, me, f"chat {body['id']}" in favourites))
             async for body in self._client.pages("/me/chats", who=login, query=query)
             if body.get("chatType") == "oneOnOne"
         ]
@@ -108,7 +125,14 @@ class Chats:
         body = await self._client.post(
             "/chats", {"chatType": "oneOnOne", "members": members}, who=login, repeatable=True
         )
-        return _chat(body, me, f"chat {body['id']}" in await self._favourites(login))
+        return self._known(login, _chat(body, me, f"chat {body['id']}" in await self._favourites(login)))
+
+    def _known(self, login: str, chat: Chat) -> Chat:
+        self._peers[(login, chat.id)] = chat.peer
+        self._peers.move_to_end((login, chat.id))
+        while len(self._peers) > _MOST_PEERS:
+            self._peers.popitem(last=False)
+        return chat
 
     async def messages(self, login: str, chat: str) -> list[Message]:
         """The newest fifty, oldest first."""
@@ -188,6 +212,7 @@ class Chats:
         found = await self._favourites(login)
         found = found | {key} if favourite else found - {key}
         await self._store.put(Shelf.FAVOURITE, login, {"keys": sorted(found)})
+        self.stale(login, "chats" if key.startswith("chat ") else "channels")
 
     async def _favourites(self, login: str) -> frozenset[str]:
         kept = await self._store.get(Shelf.FAVOURITE, login)
@@ -195,20 +220,27 @@ class Chats:
 
     # -- what comes --
 
-    async def changed(self, found: Subscription, resource: str, content: Json) -> None:
+    async def changed(self, found: Subscription, change: str, resource: str, content: Json) -> None:
         """A notification; repetitions and reactions pop nothing, group chats neither."""
         login = found.watch.owner
         if login not in self._users.enabled:
             return
+        one = message(content)
         team, conversation = "", str(content.get("chatId") or "")
         where = content.get("channelIdentity") or {}
         if found.watch.kind is Kind.CHANNEL:
             team, conversation = str(where.get("teamId") or ""), str(where.get("channelId") or "")
+        if change == "deleted" and one is None:
+            # Graph may send nothing of what was deleted but its address.
+            team, conversation, one = deleted(resource)
+        if found.watch.kind is Kind.CHANNEL:
             if (login, team, conversation) not in self._open:
                 return
         elif not conversation.endswith("@unq.gbl.spaces"):
             return
-        self._pop(login, team, conversation, message(content))
+        if one is not None:
+            told = self.seen.told(login, conversation, one, created=change == "created")
+            self._pop(login, team, conversation, one, told)
 
     async def repair(self, watch: Watch) -> None:
         """Notifications may be lost: read what is new in what the agent looks at."""
@@ -216,49 +248,50 @@ class Chats:
             if watch.kind is Kind.CHANNEL:
                 for login, team, channel in list(self._open):
                     if self._channel_watch(login, team, channel) == watch:
-                        for one in await self.channel_messages(login, team, channel):
-                            self._pop(login, team, channel, one)
+                        await self._repair(login, team, channel, _channel_path(team, channel, ""))
                 return
-            for chat in await self.chats(watch.owner):
-                path = f"/chats/{segment(chat.id)}/messages"
-                for one in await self._list(watch.owner, path, most=int(_PAGE)):
-                    self._pop(watch.owner, "", chat.id, one)
-        except NotThere:
+            me, since = self._users.enabled[watch.owner].oid, self.seen.since(watch.owner)
+            query = {"$expand": "members,lastMessagePreview", "$top": _PAGE}
+            async for body in self._client.pages("/me/chats", who=watch.owner, query=query):
+                if body.get("chatType") == "oneOnOne" and not _quiet(body, since):
+                    chat = self._known(watch.owner, _chat(body, me, False))
+                    await self._repair(watch.owner, "", chat.id, f"/chats/{segment(chat.id)}/messages")
+        except (NotThere, KeyError):
             return
 
-    def _pop(self, login: str, team: str, conversation: str, found: Message | None) -> None:
-        if found is None or not self._new(login, conversation, found):
+    async def _repair(self, login: str, team: str, conversation: str, path: str) -> None:
+        for one in await self._list(login, path, most=int(_PAGE), replies=bool(team)):
+            self._pop(login, team, conversation, one, self.seen.read(login, conversation, one))
+
+    def _pop(self, login: str, team: str, conversation: str, found: Message, change: str) -> None:
+        if not change:
             return
         mine = found.author == self._users.enabled[login].oid
-        popped = Popped(login, team, conversation, found, mine)
+        peer = "" if team else self._peers.get((login, conversation), "" if mine else found.author)
+        if not team and (login, conversation) not in self._peers:
+            self._known(login, Chat(conversation, peer, "", False))
+            self.stale(login, "chats")
+        popped = Popped(login, team, conversation, found, mine, peer, change)
         for listener in list(self._listeners):
             try:
                 listener(popped)
             except Exception:
                 log.exception("event=chat_listener_failed login=%s", login)
 
-    def _new(self, login: str, conversation: str, found: Message) -> bool:
-        """Whether the agent has not seen it so; a deletion is final, an original after its edit is late."""
-        key = (login, conversation, found.id)
-        before = self._seen.get(key)
-        if before is not None and found.version <= before:
-            return False
-        self._seen[key] = found.version
-        self._seen.move_to_end(key)
-        while len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
-        return True
-
     async def _read(self, login: str, team: str, conversation: str, path: str) -> list[Message]:
         found = await self._list(login, path, most=int(_PAGE))
         for one in found:
-            self._new(login, conversation, one)
+            self.seen.note(login, conversation, one)
         return found
 
-    async def _list(self, login: str, path: str, most: int) -> list[Message]:
-        pages = self._client.pages(path, who=login, query={"$top": _PAGE}, headers=_PREFER, most=most)
-        bodies = [message(one) async for one in pages]
-        return [one for one in reversed(bodies) if one is not None]
+    async def _list(self, login: str, path: str, most: int, *, replies: bool = False) -> list[Message]:
+        """Oldest first; `replies`: each thread's behind its root."""
+        query = {"$top": _PAGE} | ({"$expand": "replies"} if replies else {})
+        bodies = [
+            one async for one in self._client.pages(path, who=login, query=query, headers=_PREFER, most=most)
+        ]
+        flat = [each for body in reversed(bodies) for each in (body, *reversed(body.get("replies") or []))]
+        return [one for one in map(message, flat) if one is not None]
 
     async def _post(self, login: str, team: str, conversation: str, path: str, text: str) -> Message:
         async with self._client.pace.in_order(f"{login} {conversation}"):
@@ -268,7 +301,7 @@ class Chats:
         found = message(body)
         if found is None:
             raise TeamsError("Graph took the message and did not show it")
-        self._new(login, conversation, found)
+        self.seen.note(login, conversation, found)
         return found
 
 
@@ -281,6 +314,16 @@ def _chat(body: Json, me: str, favourite: bool) -> Chat:
     others = [one for one in body.get("members") or [] if one.get("userId") != me]
     peer = others[0] if others else {}
     return Chat(str(body["id"]), str(peer.get("userId") or ""), str(peer.get("displayName") or ""), favourite)
+
+
+def _quiet(body: Json, since: datetime) -> bool:
+    """Whether the chat's last message is older than what has been seen; not knowing is no."""
+    preview = body.get("lastMessagePreview")
+    written = preview.get("createdDateTime") if isinstance(preview, dict) else None
+    try:
+        return written is not None and datetime.fromisoformat(str(written)) < since
+    except (ValueError, TypeError):
+        return False
 
 
 def _quoted(text: str) -> str:

@@ -27,6 +27,7 @@ from gateway.teams.clouds import Cloud
 from gateway.teams.errors import (
     GraphError,
     GraphUnavailable,
+    NoAccount,
     NotThere,
     PermissionMissing,
     SignInNeeded,
@@ -109,8 +110,11 @@ class GraphClient:
         self._tokens, self._clock, self._patience = tokens, clock, patience
         self._random = randomness or random.Random()
         self._http: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def close(self) -> None:
+        """What is still under way, or comes later, fails with NoAccount."""
+        self._closed = True
         if self._http is not None:
             await self._http.close()
             self._http = None
@@ -329,6 +333,8 @@ class GraphClient:
         return backoff * self._random.uniform(0.5, 1.0)
 
     def _session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise NoAccount("the integration account was just changed or removed")
         if self._http is None:
             context = ssl.create_default_context()
             if self.cloud.roots is not None:

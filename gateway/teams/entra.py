@@ -102,6 +102,8 @@ class Entra:
         self._users: dict[str, tuple[Any, msal.SerializableTokenCache]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._pending: dict[str, _Pending] = {}
+        self.refused: set[str] = set()
+        """Users who have to sign in again."""
 
     def close(self) -> None:
         self._http.close()
@@ -134,7 +136,9 @@ class Entra:
         if not found or "access_token" not in found:
             error = _refusal(found or {})
             log.info("event=sign_in_needed login=%s cause=%s number=%d", login, error.code, error.number)
+            self.refused.add(login)
             raise SignInNeeded(f"{login} has to sign in to Teams again") from None
+        self.refused.discard(login)
         return str(found["access_token"])
 
     def _silent(self, application: Any, renew: bool, claims: str | None) -> dict[str, Any] | None:
@@ -201,12 +205,14 @@ class Entra:
         async with self._lock(pending.login):
             self._users[pending.login] = (self._make_user(cache), cache)
             await self._save(pending.login, cache)
+        self.refused.discard(pending.login)
         return pending.login, identity
 
     async def forget(self, login: str) -> None:
         """Throw the user's tokens away."""
         async with self._lock(login):
             self._users.pop(login, None)
+            self.refused.discard(login)
             await self._store.remove(Shelf.TOKENS, login)
 
     def _check(self, claims: Mapping[str, Any]) -> Identity:

@@ -72,6 +72,24 @@ def message(body: Json) -> Message | None:
     )
 
 
+_CHAT = re.compile(r"chats\('([^']+)'\)/messages\('([^']+)'\)")
+_CHANNEL = re.compile(
+    r"teams\('([^']+)'\)/channels\('([^']+)'\)/messages\('([^']+)'\)(?:/replies\('([^']+)'\))?"
+)
+
+
+def deleted(resource: str) -> tuple[str, str, Message | None]:
+    """Team ("" in chats), conversation and a deleted message, of a notification's `resource`."""
+    chat, channel = _CHAT.search(resource), _CHANNEL.search(resource)
+    if channel is not None:
+        team, conversation, root, reply = channel.groups()
+        thread = root if reply else ""
+        return team, conversation, Message(reply or root, thread, "", "", "", (), "", "", True)
+    if chat is not None:
+        return "", chat[1], Message(chat[2], "", "", "", "", (), "", "", True)
+    return "", "", None
+
+
 def _label(attachment: object) -> str:
     """A file's name, or the content type; never an address, never content."""
     if not isinstance(attachment, dict) or attachment.get("teamsAppId") == _LOOP_DUMMY:

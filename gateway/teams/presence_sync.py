@@ -291,6 +291,7 @@ class BusySync:
         except (TeamsError, ValueError) as error:
             self._failed("read", error)
             return
+        self.fault = ""
         await self._step(agent, event, found)
 
     async def _write_busy(self, agent: _Agent, *, first: bool) -> None:

@@ -21,12 +21,14 @@ from gateway.teams.clouds import Cloud
 from gateway.teams.directory import Attendant, Directory
 from gateway.teams.entra import Entra
 from gateway.teams.errors import NoAccount, SignInNeeded, TeamsError
+from gateway.teams.feed import BusyShown, Feeds, Notice, TeamsPicture
 from gateway.teams.notification_crypto import ContentKey, TokenChecker
 from gateway.teams.notifications import PATH, Receiver
 from gateway.teams.presence_desk import Desks
 from gateway.teams.presence_graph import Presences, shown
 from gateway.teams.presence_rules import Options
 from gateway.teams.presence_sync import BusySync
+from gateway.teams.shown import ShownPresences
 from gateway.teams.store import Shelf, Store
 from gateway.teams.subscriptions import Kind, Subscription, Subscriptions, Watch
 from gateway.teams.tasks import Tasks
@@ -37,6 +39,8 @@ log = logging.getLogger("tandem.teams")
 
 SIGNED_IN = "/teams/signed-in"
 _CARE = 3600.0
+_SAVE = 10.0
+_AT_ONCE = 8
 _STOP = 8.0
 
 
@@ -69,6 +73,7 @@ class Connection:
     sync: BusySync
     subscriptions: Subscriptions
     receiver: Receiver
+    shown: ShownPresences
 
 
 class TeamsRoom:
@@ -82,9 +87,11 @@ class TeamsRoom:
         self._store = Store(settings.database_url, Vault(settings.state_dir))
         self.accounts = Accounts(self._store, self._clock, settings.account)
         self.users = Users(self._store, settings.mapped)
+        self.feeds = Feeds(self)
         self.connection: Connection | None = None
         self._tasks = Tasks("teams")
-        self._timer: TimerHandle | None = None
+        self._timers: dict[str, TimerHandle] = {}
+        self._pages: dict[str, int] = {}
         self._turn = asyncio.Lock()
         self._fault = ""
         self._up = False
@@ -102,12 +109,13 @@ class TeamsRoom:
             return
         self._up = True
         self._care()
+        self._save()
         if self.accounts.account is not None:
             self._tasks.spawn(self._connect(), "connect")
 
     async def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
         try:
             async with asyncio.timeout(_STOP):
                 await self._disconnect()
@@ -135,7 +143,13 @@ class TeamsRoom:
 
     def _care(self) -> None:
         self.accounts.warn()
-        self._timer = self._clock.call_later(_CARE, self._care)
+        self.feeds.wake()
+        self._timers["care"] = self._clock.call_later(_CARE, self._care)
+
+    def _save(self) -> None:
+        if self.connection is not None:
+            self._tasks.spawn(self.connection.chats.seen.save(), "seen")
+        self._timers["save"] = self._clock.call_later(_SAVE, self._save)
 
     async def _connect(self) -> None:
         async with self._turn:
@@ -143,12 +157,25 @@ class TeamsRoom:
             if account is None or self.connection is not None:
                 return
             self.connection = made = await self._make(account)
+            await made.chats.seen.start()
+            for login in self.users.enabled:
+                made.chats.seen.begin(login)
             await made.subscriptions.start()
             await made.receiver.start()
             await made.sync.start({login: user.oid for login, user in self.users.enabled.items()})
+        self.feeds.wake()
         if self.settings.public_url:
-            for login in list(self.users.enabled):
-                await self._watch(login)
+            await self._watch_all()
+
+    async def _watch_all(self) -> None:
+        """Some at a time, so that a thousand do not take minutes; what came while we were away is read."""
+        waiting = list(self.users.enabled)
+
+        async def one_after_the_other() -> None:
+            while waiting:
+                await self._watch(waiting.pop(0), away=True)
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(_AT_ONCE)))
 
     async def _make(self, account: Account) -> Connection:
         cloud, clock, store = self.settings.cloud, self._clock, self._store
@@ -156,7 +183,9 @@ class TeamsRoom:
         client = GraphClient(cloud, entra, clock)
         presences = Presences(client, account.client_id)
         keys = await self._content_keys()
-        chats = Chats(client, self.users, store)
+        chats = Chats(client, self.users, store, clock)
+        chats.subscribe(self.feeds.popped)
+        chats.stale = self.feeds.tell
         url = self.settings.public_url + PATH
         newest = next(iter(keys.values()))
         subscriptions = Subscriptions(client, store, clock, newest, url, self._gap)
@@ -165,7 +194,10 @@ class TeamsRoom:
         receiver = Receiver(subscriptions, checker, keys, account.tenant, store, clock, self._changed)
         sync = BusySync(self._desks, presences, store, clock, self.settings.options)
         directory = Directory(client, presences, self.settings.attendant)
-        return Connection(entra, client, presences, directory, chats, sync, subscriptions, receiver)
+        known = ShownPresences(presences, clock, self.feeds.wake)
+        for login, pages in self._pages.items():
+            known.looking(login, pages)
+        return Connection(entra, client, presences, directory, chats, sync, subscriptions, receiver, known)
 
     async def _content_keys(self) -> dict[str, ContentKey]:
         kept = await self._store.all(Shelf.CERTIFICATE)
@@ -179,7 +211,10 @@ class TeamsRoom:
         async with self._turn:
             gone, self.connection = self.connection, None
         if gone is not None:
+            self.feeds.wake()
             await gone.receiver.stop()
+            await gone.shown.stop()
+            await gone.chats.seen.save()
             await gone.subscriptions.stop()
             await gone.sync.stop()
             await gone.client.close()
@@ -239,7 +274,9 @@ class TeamsRoom:
         login, identity = await connection.entra.finish_sign_in(answer, self.users.check)
         user = await self.users.enable(login, identity)
         log.info("event=teams_enabled login=%s", login)
+        connection.chats.seen.begin(login)
         await connection.sync.enable(login, user.oid)
+        self.feeds.wake(login)
         self._tasks.spawn(self._watch(login), "watch")
         return user
 
@@ -248,7 +285,9 @@ class TeamsRoom:
         if connection is not None:
             await self._leave(connection, login)
             await connection.entra.forget(login)
+            await connection.chats.seen.forget(login)
         await self.users.disable(login)
+        self.feeds.wake(login)
         log.info("event=teams_disabled login=%s", login)
 
     def enabled(self, login: str) -> TeamsUser:
@@ -263,16 +302,76 @@ class TeamsRoom:
         await connection.subscriptions.unwatch(login)
         await connection.sync.disable(login)
 
-    async def _watch(self, login: str) -> None:
+    async def _watch(self, login: str, *, away: bool = False) -> None:
         connection, user = self.connection, self.users.enabled.get(login)
         if connection is None or user is None:
             return
         await connection.subscriptions.watch(
             Watch(Kind.PRESENCE, login, f"/communications/presences/{user.oid}")
         )
-        await connection.subscriptions.watch(
-            Watch(Kind.CHATS, login, f"/users/{user.oid}/chats/getAllMessages")
+        chats = Watch(Kind.CHATS, login, f"/users/{user.oid}/chats/getAllMessages")
+        if not await connection.subscriptions.watch(chats) and away:
+            try:
+                await connection.chats.repair(chats)
+            except TeamsError as error:
+                log.warning("event=chats_not_repaired login=%s cause=%s", login, error)
+
+    # -- what the pages are told --
+
+    def picture(self, login: str) -> TeamsPicture:
+        connection, user = self.connection, self.users.enabled.get(login)
+        presences = connection.shown.of(login) if connection is not None else {}
+        opened = connection.chats.open_channels(login) if connection is not None and user is not None else []
+        return TeamsPicture(
+            account=self.accounts.account is not None,
+            connected=connection is not None,
+            mapped=login in self.settings.mapped(),
+            enabled=user is not None,
+            sign_in_needed=user is not None and connection is not None and login in connection.entra.refused,
+            oid=user.oid if user is not None else "",
+            name=user.name if user is not None else "",
+            notices=self._notices(login),
+            busy_sync=self._busy(login),
+            presences={
+                oid: {"availability": pair[0], "activity": pair[1]} for oid, pair in presences.items()
+            },
+            channels_open=[{"team": team, "channel": channel} for team, channel in opened],
         )
+
+    def looking(self, login: str, pages: int) -> None:
+        self._pages[login] = pages
+        if not pages:
+            del self._pages[login]
+        if self.connection is not None:
+            self.connection.shown.looking(login, pages)
+
+    def _notices(self, login: str) -> list[Notice]:
+        found = []
+        view = self.accounts.view() if self._up else None
+        if view is not None and view.warning and view.days_left is not None:
+            kind = "secret_expired" if view.days_left < 0 else "secret_expiring"
+            found.append(Notice(kind, view.warning, view.days_left))
+        if self._fault:
+            found.append(Notice("graph", self._fault))
+        connection = self.connection
+        if connection is not None:
+            if connection.sync.fault:
+                found.append(Notice("graph", connection.sync.fault))
+            silent = [key for key in connection.subscriptions.faults if key.split(" ")[1] == login]
+            if login in self.users.enabled and (silent or not self.settings.public_url):
+                found.append(
+                    Notice("notifications", "messages do not come by themselves: open the chat again")
+                )
+        return found
+
+    def _busy(self, login: str) -> BusyShown:
+        try:
+            memory = self.connection.sync.memory(login) if self.connection is not None else None
+        except KeyError:
+            memory = None
+        if memory is None:
+            return BusyShown()
+        return BusyShown(memory.in_call, str(memory.grip), str(memory.ours))
 
     # -- what Graph tells --
 
@@ -285,11 +384,14 @@ class TeamsRoom:
             if user is None or content.get("id") != user.oid:
                 return
             try:
-                connection.sync.notified(user.oid, shown(content))
+                seen = shown(content)
             except ValueError:
                 log.warning("event=presence_malformed login=%s", found.watch.owner)
+                return
+            connection.shown.learned(user.oid, seen.pair)
+            connection.sync.notified(user.oid, seen)
         else:
-            await connection.chats.changed(found, resource, content)
+            await connection.chats.changed(found, change, resource, content)
 
     async def _gap(self, watch: Watch) -> None:
         connection = self.connection

@@ -30,6 +30,7 @@ from gateway.teams.errors import (
 from gateway.teams.messages import Message
 from gateway.teams.notifications import PATH
 from gateway.teams.room import SIGNED_IN, TeamsRoom
+from gateway.teams.shown import MOST
 
 T = TypeVar("T")
 _STATUS: tuple[tuple[type[TeamsError], int], ...] = (
@@ -70,6 +71,10 @@ class OpenChat(Strict):
     user: str = Field(min_length=1, max_length=200, description="object id of the other one")
 
 
+class Show(Strict):
+    users: list[str] = Field(max_length=MOST, description="object ids; in the place of those before")
+
+
 class Favourite(Strict):
     favourite: bool
 
@@ -80,16 +85,30 @@ class Thread(Parameters):
 
 @dataclass(frozen=True, slots=True)
 class Enabled:
-    """sign_in: where to send the browser, on beginning; "" otherwise."""
+    """sign_in: where to send the browser, on beginning; "" otherwise. oid: the Teams user, once enabled."""
 
     enabled: bool
     name: str = ""
     sign_in: str = ""
+    oid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class People:
     people: list[Person]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownUser:
+    availability: str
+    activity: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownUsers:
+    """By object id; who is not known to Graph is missing."""
+
+    presences: dict[str, ShownUser]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +169,25 @@ class _Routes:
     async def check_account(self, _: Asked[None, None]) -> web.Response:
         return json_response(Check, await self._room.check())
 
+    async def test_account(self, asked: Asked[PutAccount, None]) -> web.Response:
+        return json_response(Check, await self._room.check(asked.body.account()))
+
+    async def person(self, asked: Asked[None, None]) -> web.Response:
+        return json_response(Person, await self._room.connected.directory.show(asked.path("oid")))
+
+    async def show(self, asked: Asked[Show, None]) -> web.Response:
+        found = await self._room.connected.shown.show(asked.path("login"), asked.body.users)
+        shown = {oid: ShownUser(*pair) for oid, pair in found.items()}
+        return json_response(ShownUsers, ShownUsers(shown))
+
     async def people(self, asked: Asked[None, Search]) -> web.Response:
         found = await self._room.connected.directory.search(asked.query.q)
         return json_response(People, People(found))
 
     async def state(self, asked: Asked[None, None]) -> web.Response:
         user = self._room.users.enabled.get(asked.path("login"))
-        return json_response(Enabled, Enabled(user is not None, user.name if user else ""))
+        found = Enabled(True, user.name, "", user.oid) if user is not None else Enabled(False)
+        return json_response(Enabled, found)
 
     async def enable(self, asked: Asked[None, None]) -> web.Response:
         address = await self._room.begin_sign_in(asked.path("login"))
@@ -263,7 +294,16 @@ def teams_operations(room: TeamsRoom) -> list[Operation]:
         routes.delete_account, done,
     )  # fmt: skip
     add("POST", f"{base}/account/check", "checkTeamsAccount", "Test it", routes.check_account, Check)
+    add(
+        "POST", f"{base}/account/test", "testTeamsAccount", "Test one that is not entered yet",
+        routes.test_account, Check, body=PutAccount,
+    )  # fmt: skip
     add("GET", f"{base}/people", "teamsPeople", "Search", routes.people, People, query=Search)
+    add("GET", f"{base}/people/{{oid}}", "teamsPerson", "One of them", routes.person, Person)
+    add(
+        "PUT", f"{mine}/shown", "showTeamsUsers", "Whose presence the agent's pages are told of",
+        routes.show, ShownUsers, body=Show,
+    )  # fmt: skip
     add("GET", mine, "teamsOfAgent", "Whether the agent has Teams", routes.state, Enabled)
     add("POST", mine, "enableTeams", "Begin to sign in", routes.enable, Enabled)
     add("DELETE", mine, "disableTeams", "Sign out of Teams", routes.disable, done)

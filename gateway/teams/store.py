@@ -33,6 +33,7 @@ class Shelf(StrEnum):
     INBOX = "inbox"
     SYNC = "sync"
     FAVOURITE = "favourite"
+    SEEN = "seen"
 
 
 metadata = MetaData()

@@ -124,13 +124,19 @@ class Subscriptions:
         """Nothing is being renewed."""
         return self._tasks.idle
 
-    async def watch(self, watch: Watch) -> None:
-        """From now on; failing is logged and tried again, but for what somebody must mend first."""
+    async def watch(self, watch: Watch) -> bool:
+        """From now on; failing is logged and tried again, but for what somebody must mend first.
+
+        Whether one that an earlier run made goes on, so that nothing is missing in between.
+        """
         self._wanted[watch.key] = watch
-        if watch.key in self._known:
+        before = self._known.get(watch.key)
+        if before is not None:
             await self._renew(watch)
         else:
             await self._make(watch)
+        after = self._known.get(watch.key)
+        return before is not None and after is not None and before.id == after.id
 
     async def unwatch(self, owner: str, kind: Kind | None = None, resource: str = "") -> None:
         """Everything of `owner`, or of one kind and resource."""

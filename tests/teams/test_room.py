@@ -156,7 +156,9 @@ async def test_only_the_mapped_user_may_enable_teams(stage: RoomStage, api: Api)
     assert not (await api("GET", MINE))[1]["enabled"]
     assert (await api("GET", f"{MINE}/chats"))[0] == 409
     assert (await stage.enable()).status == 200
-    assert (await api("GET", MINE))[1] == {"enabled": True, "name": "Ann Agent", "sign_in": ""}
+    assert (await api("GET", MINE))[1] == {
+        "enabled": True, "name": "Ann Agent", "sign_in": "", "oid": ANN,
+    }  # fmt: skip
     assert (await stage.enable(login="bob", hint=ERIKA)).status == 403
     with pytest.raises(SignInNeeded):
         stage.room.enabled("bob")
