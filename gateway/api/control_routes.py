@@ -216,7 +216,8 @@ def _consultation_operations(control: CallControl, make: _Maker) -> list[Operati
         make(
             "POST", _CONSULTATION + "/transfer", "completeTransfer",
             "Attended: the consulted party takes the agent's place", transfer, _DONE, errors={409},
-            description=either,
+            description=f"{either} One who still rings takes it when he answers: until then the party who "
+            "waits hears ringing, and the agent is in the held call again; events tell.",
         ),
         make(
             "DELETE", _CONSULTATION, "endConsultation", "End the consultation and go back to the held call",

@@ -51,7 +51,7 @@ class AddedParty:
             log.warning("progress_not_heard call=%s leg=%s cause=%s", call.id, leg.id, error.text)
             call.sound.ringing_over(leg)
             leg.early = False
-            await call.rewire()
+            await call.settle()
 
     async def answered(self, call: Call, leg: Leg) -> None:
         call.sound.ringing_over(leg)

@@ -42,7 +42,7 @@ from gateway.calls.signals import (
 )
 from gateway.calls.sound import CallSound
 from gateway.clock import TimerHandle
-from gateway.errors import SipError
+from gateway.errors import MediaError, SipError
 from gateway.model import (
     CallId,
     InteractionId,
@@ -57,6 +57,9 @@ from gateway.model import (
 from gateway.trunks.reasons import from_timeout
 
 log = logging.getLogger("tandem.calls")
+
+LATE, LATE_AGAIN = 20, 0.5
+"""How often, and after how many seconds, sound that could not be connected is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ class Call(CallTask):
         self._on_end, self._limits = on_end, limits
         self.record, self.now = self.records.write, self.records.now
         self._max_duration: TimerHandle | None = None
+        self._wiring_again: TimerHandle | None = None
+        self._late = 0
 
     @property
     def primary(self) -> Call | None:
@@ -149,11 +154,15 @@ class Call(CallTask):
             await self.context.memory.save(self)
 
     def halt(self) -> None:
-        if self._max_duration is not None:
-            self._max_duration.cancel()
+        self._stop_timers()
         for leg in self.legs.values():
             leg.stop_timers()
         self.sound.freeze()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._max_duration, self._wiring_again):
+            if timer is not None:
+                timer.cancel()
 
     def resume(self, primary: Call | None, left: float) -> None:
         """After a restart, before `start`: `primary` as in the constructor, `left` seconds may it last."""
@@ -229,6 +238,15 @@ class Call(CallTask):
         await self.records.joined(leg)
         await self.rewire()
 
+    async def take_back(self, leg: Leg) -> None:
+        """A leg that had stepped down takes part again."""
+        self.away.discard(leg.id)
+        try:
+            await self.admit(leg)
+        except MediaError as error:
+            log.error("not_heard call=%s leg=%s cause=%s", self.id, leg.id, error.text)
+            self._wire_later()
+
     async def step_down(self, leg: Leg) -> None:
         """The leg no longer talks here, though its dialog lives on for a while (a transferor)."""
         self.away.add(leg.id)
@@ -281,8 +299,9 @@ class Call(CallTask):
     async def after_departure(self, termination: Termination) -> None:
         """Somebody left with `termination`: whether the call goes on, and as what."""
         waiting = [(self.legs[i], p) for i, (_, p) in self.dialling.items() if p.vital and i in self.legs]
-        if len(self.parties) >= 2 or (self.parties and waiting):
-            await self.rewire()
+        here = self.parties - self.away
+        if len(here) >= 2 or (here and waiting):
+            await self.settle()
         elif waiting:
             for other, purpose in waiting:
                 await purpose.stranded(self, other, termination)
@@ -295,8 +314,7 @@ class Call(CallTask):
             return
         self.advance(CallEdge.END)
         self.termination = termination
-        if self._max_duration is not None:
-            self._max_duration.cancel()
+        self._stop_timers()
         if self.primary is not None:
             await give_back(self, self.primary)
         for leg in list(self.legs.values()):
@@ -312,9 +330,31 @@ class Call(CallTask):
         self._on_end(self)
 
     async def rewire(self) -> None:
-        """Make the sound agree with members, holds and mutes."""
+        """Make the sound agree with members, holds and mutes. MediaError: it does not, in part."""
         if self.state is not CallState.ENDED:
             await self.sound.rewire()
+            self._late = 0
+
+    async def settle(self) -> None:
+        """As `rewire`, for a change that cannot be refused any more: those who talk go on talking.
+
+        What rtpengine or the rooms cannot do now is tried again; MediaError after `LATE` times in a row.
+        """
+        try:
+            await self.rewire()
+        except MediaError as error:
+            log.error("sound_late call=%s times=%d cause=%s", self.id, self._late, error.text)
+            if self._late >= LATE:
+                raise
+            self._wire_later()
+
+    def _wire_later(self) -> None:
+        self._late += 1
+        if self._wiring_again is not None:
+            self._wiring_again.cancel()
+        self._wiring_again = self.context.clock.call_later(
+            LATE_AGAIN, lambda: self.post(Command(self.settle))
+        )
 
     # ---- the inbox ----
 

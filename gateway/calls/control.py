@@ -27,6 +27,7 @@ from gateway.calls.outgoing import agent_trunk
 from gateway.calls.page_leg import page_leg
 from gateway.calls.placing import PlacedAgent
 from gateway.calls.routing import PartyIdentity
+from gateway.calls.semi_attended import complete_ringing, rung
 from gateway.calls.signals import HandedOver
 from gateway.calls.transfer import transfer
 from gateway.errors import MediaError
@@ -302,9 +303,15 @@ class CallControl(Checks):
         return await self._in(primary, retrieve)
 
     async def complete_transfer(self, call_id: str) -> None:
-        """The consultation's other party takes the agent's place; the agent is hung up."""
+        """The consultation's other party takes the agent's place; the agent is hung up.
+
+        One who still rings takes it when he answers: until then the party who waits hears ringing, and when
+        he does not answer the agent has his held call back.
+        """
         primary, consultation = self._pair(call_id)
-        await self._moved(primary, consultation, lambda: complete_transfer(consultation, primary))
+        await self._moved(
+            primary, consultation, lambda: complete_transfer(consultation, primary), while_ringing=True
+        )
 
     async def transfer(self, call_id: str, leg_id: str, number: str, *, trunk: str = "") -> None:
         """Blind: `number` is called and takes the place of `leg_id`, who comes back when it fails."""
@@ -320,13 +327,21 @@ class CallControl(Checks):
         await self._in(call, run)
 
     async def _moved(
-        self, primary: Call, consultation: Call, move: Callable[[], Awaitable[HandedOver]]
+        self,
+        primary: Call,
+        consultation: Call,
+        move: Callable[[], Awaitable[HandedOver]],
+        *,
+        while_ringing: bool = False,
     ) -> None:
         async def run() -> HandedOver:
-            if len(consultation.parties) < 2 or consultation.state is not CallState.UP:
-                raise ControlError(409, "not_answered", "the consulted party has not answered yet")
             if primary.state is not CallState.UP:
                 raise ControlError(409, "wrong_state", f"the held call is {primary.state}")
+            if len(consultation.parties) < 2 or consultation.state is not CallState.UP:
+                ringing = rung(consultation) if while_ringing else None
+                if ringing is None:
+                    raise ControlError(409, "not_answered", "the consulted party has not answered yet")
+                return await complete_ringing(consultation, primary, ringing)
             return await move()
 
         signal = await self._in(consultation, run)

@@ -143,6 +143,10 @@ class Dialling:
         await self._note_failure(attempt, 408, text)
         return await self._next() if again else from_timeout(rang=False, text=text)
 
+    def moved(self, call: CallId, record: Callable[..., Awaitable[None]]) -> None:
+        """The leg is another call's now; what is heard of it goes there already."""
+        self._call, self._record = call, record
+
     def stop(self) -> None:
         """The call has no more use for an answer."""
         self._hunt.abandon()

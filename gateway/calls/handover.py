@@ -100,8 +100,7 @@ async def hand_over(
             await target.step_down(instead_of)
         signal.error = await _receive(target, legs, holding, muted)
         if signal.error and instead_of is not None and instead_of.id in target.legs:
-            target.away.discard(instead_of.id)
-            await target.admit(instead_of)
+            await target.take_back(instead_of)
         if then is not None:
             await then(signal.error)
 
@@ -155,7 +154,7 @@ async def _receive(target: Call, legs: Sequence[Leg], holding: set[LegId], muted
         log.error("not_admitted call=%s legs=%d cause=%s", target.id, len(newcomers), error.text)
         for leg in newcomers:
             await target.drop(leg, failure(error))
-        await target.rewire()
+        await target.settle()
         return error.text
     return ""
 

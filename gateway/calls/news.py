@@ -122,7 +122,7 @@ class News:
         event.answer(answer)
         if leg.codec is not codec:
             call.sound.renew(leg)
-        await call.rewire()
+        await call.settle()
 
     async def _requested(self, leg: Leg, event: RequestReceived) -> None:
         digit = dtmf_of(event.request)
@@ -183,7 +183,7 @@ class News:
         async def connect() -> None:
             self._rebuilt.discard(leg.id)
             call.sound.renew(leg)
-            await call.rewire()
+            await call.settle()
 
         leg.post(Command(connect))
 

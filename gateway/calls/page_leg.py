@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Dialling, Order
@@ -142,6 +143,11 @@ class PageDialling(Dialling):
 
     async def gave_nothing(self, waited: AttemptTimeout) -> Termination | None:
         return None
+
+    def moved(self, call: CallId, record: Callable[..., Awaitable[None]]) -> None:
+        super().moved(call, record)
+        if isinstance(self.leg.session, PageSession):
+            self.leg.session.ring = replace(self.leg.session.ring, call=call)
 
     def stop(self) -> None:
         """Releasing the leg ends its session."""

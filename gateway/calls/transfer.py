@@ -6,7 +6,6 @@ plain trunk's REFER is routed like a call of that trunk. The REFER itself is nev
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,23 +18,20 @@ from gateway.calls.handover import hand_over
 from gateway.calls.leg import Leg
 from gateway.calls.outgoing import outgoing
 from gateway.calls.refer_to import ReferTarget, refer_target
+from gateway.calls.semi_attended import pass_on, rung
 from gateway.calls.signals import Command
+from gateway.calls.transfer_target import TransferTarget, let_linger, transferring
 from gateway.errors import SipError
-from gateway.events import LegRinging, LegTransferred
-from gateway.model import LegId, ReleasedBy, Result, Role, Termination, TrunkKind
+from gateway.model import Role, TrunkKind
 from gateway.sip.refer import Referred
 from gateway.sip.replaces import match_replaces, read_replaces
 from gateway.sip.session import Session
-from gateway.sip.session_events import Progress
 from gateway.trunks.identity import Caller
 
 if TYPE_CHECKING:
     from gateway.calls.call import Call
 
 log = logging.getLogger("tandem.calls")
-
-TRANSFEROR_LINGERS = 32.0
-"""Seconds the transferor has for its own BYE after our final NOTIFY (Teams sends it); then ours goes out."""
 
 
 class Transfers:
@@ -76,7 +72,7 @@ class Transfers:
         if not target.replaces or leg.trunk.kind is TrunkKind.DIRECT_ROUTING:
             return None
         try:
-            session = match_replaces(self._context.agent, read_replaces(target.replaces))
+            session = match_replaces(self._context.agent, read_replaces(target.replaces), unanswered=True)
         except SipError as error:
             if error.code != 481 or target.authority in self._context.directory.own_hosts:
                 raise
@@ -138,7 +134,7 @@ def _check(call: Call, leg: Leg) -> None:
         raise SipError(481, "Only a party of the call can transfer it")
     if leg.id in call.borrowed or leg.id in call.lent:
         raise SipError(491, "A consultation is under way")
-    if any(isinstance(purpose, TransferTarget) for _, purpose in call.dialling.values()):
+    if transferring(call):
         raise SipError(491, "A transfer is under way")
 
 
@@ -184,6 +180,13 @@ class Attended:
     async def _from_other(self) -> None:
         """In the other call's task: its parties come to the call that the REFER came in."""
         call, other, replaced = self._call, self._other, self._replaced
+        ringing = rung(other)
+        if ringing is not None and ringing is not replaced and replaced.id in other.legs:
+            try:
+                await pass_on(other, call, ringing, self._leg, self._refer)
+            except SipError as error:
+                self._refer.notify(error.code, final=True)
+            return
         legs = [other.legs[leg] for leg in sorted(other.parties - other.lent.keys()) if leg != replaced.id]
         if not legs or replaced.id not in other.parties:
             self._gone()
@@ -195,109 +198,12 @@ class Attended:
                 return
             await note_transfer(call, self._leg.id, legs)
             self._refer.notify(200, final=True)
-            _let_linger(call, self._leg, self._refer)
+            let_linger(call, self._leg, self._refer)
 
         try:
             await hand_over(other, call, legs, TRANSFERRED, instead_of=self._leg, then=then)
         except SipError as error:
             self._refer.notify(error.code, final=True)
-
-
-class TransferTarget:
-    """Purpose of the leg a transfer goes to; `refer` is None when a command asked for it."""
-
-    vital = True
-
-    def __init__(self, transferor: Leg, refer: Referred | None, target: ReferTarget) -> None:
-        self._transferor, self._refer, self._target = transferor, refer, target
-        self._waits: LegId | None = None
-        self._rang = False
-
-    @property
-    def _mode(self) -> str:
-        referred_by = self._refer.referred_by if self._refer is not None else ""
-        return "attended" if "x-tt=" in referred_by or self._target.replaces else "blind"
-
-    async def start(self, call: Call) -> None:
-        """The transferor steps aside; the one who waits hears ringing, the members of a conference go on."""
-        others = [leg for leg in call.parties if leg != self._transferor.id]
-        await self._note(call, "started")
-        call.away.add(self._transferor.id)
-        if len(others) == 1:
-            self._waits = others[0]
-            call.ringback.add(self._waits)
-        await call.rewire()
-
-    async def progress(self, call: Call, leg: Leg, event: Progress) -> None:
-        if self._refer is not None:
-            self._refer.notify(event.code, event.phrase)
-        if self._rang:
-            return
-        self._rang = True
-        await call.record(LegRinging(call=call.id, at=call.now(), leg=leg.id, sip_code=event.code))
-
-    async def answered(self, call: Call, leg: Leg) -> None:
-        """Re-bridge to the new leg first, tell the transferor then (facts 6.3.4)."""
-        call.ringback.discard(self._waits or leg.id)
-        await self._note(call, "completed", leg)
-        await call.step_down(self._transferor)
-        await call.admit(leg)
-        if self._refer is not None:
-            self._refer.notify(200, final=True)
-            _let_linger(call, self._transferor, self._refer)
-        elif self._transferor.id in call.legs:
-            await call.drop(self._transferor, TRANSFERRED)
-
-    async def failed(self, call: Call, leg: Leg, termination: Termination) -> None:
-        """The original parties get each other back; with nobody to go back to it is the end."""
-        if self._refer is not None:
-            self._refer.notify(termination.sip_code, final=True)
-        await self._note(call, "failed", code=termination.sip_code)
-        call.ringback.discard(self._waits or leg.id)
-        call.away.discard(self._transferor.id)
-        await call.after_departure(termination)
-
-    async def stranded(self, call: Call, leg: Leg, termination: Termination) -> None:
-        """The one who was to be transferred hung up: nobody is left to talk to the target."""
-        if self._refer is not None:
-            self._refer.notify(487, final=True)
-        await call.end(termination)
-
-    async def _note(self, call: Call, outcome: str, leg: Leg | None = None, code: int = 0) -> None:
-        log.info("transfer call=%s leg=%s mode=%s outcome=%s code=%d",
-                 call.id, self._transferor.id, self._mode, outcome, code)  # fmt: skip
-        await call.record(
-            LegTransferred(
-                call=call.id,
-                at=call.now(),
-                leg=self._transferor.id,
-                mode=self._mode,
-                target=self._target.user or self._target.host,
-                outcome=outcome,
-                new_leg=leg.id if leg is not None else None,
-                sip_code=code,
-            )
-        )
-
-
-def _let_linger(call: Call, transferor: Leg, refer: Referred) -> None:
-    """The transferor hangs up itself; if it does not, our BYE goes out after the final NOTIFY's answer
-    (T18).
-    """
-    if transferor.id not in call.legs:
-        return
-
-    async def over() -> None:
-        if transferor.id in call.legs:
-            done = Termination(Result.COMPLETED, "transferred", 200, 16, ReleasedBy.SYSTEM)
-            await call.drop(transferor, done)
-
-    async def linger() -> None:
-        await refer.finished.wait()
-        await asyncio.sleep(TRANSFEROR_LINGERS)
-        call.post(Command(over))
-
-    call.keep(asyncio.get_running_loop().create_task(linger(), name=f"transferor-{transferor.id}"))
 
 
 def _other(call: Call, leg: Leg) -> Leg | None:

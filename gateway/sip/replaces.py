@@ -51,11 +51,12 @@ def read_replaces(value: str) -> Replaces:
     return Replaces(call_id, found["to-tag"], found["from-tag"], "early-only" in found)
 
 
-def match_replaces(agent: UserAgent, replaces: Replaces) -> Session:
+def match_replaces(agent: UserAgent, replaces: Replaces, *, unanswered: bool = False) -> Session:
     """The session to be replaced (RFC 3891 3); SipError 481 none, 486 early-only but answered, 603 already
     over.
 
-    An early dialog matches only when we sent its INVITE.
+    An early dialog matches only when we sent its INVITE, or with `unanswered`: for a REFER that we carry out
+    ourselves the rule against it (a race of our 200 with the replacing one) has no reason.
     """
     for local, remote in (
         (replaces.local_tag, replaces.remote_tag),
@@ -71,6 +72,8 @@ def match_replaces(agent: UserAgent, replaces: Replaces) -> Session:
                 raise SipError(486, "The dialog to be replaced is answered")
             return session
         if session.state is SessionState.PROCEEDING:
+            return session
+        if unanswered and session.state is SessionState.INCOMING:
             return session
     raise SipError(481, "No dialog matches Replaces")
 

@@ -119,7 +119,7 @@ function consulting(call, desk) {
       "div",
       { class: "commands", role: "group", "aria-label": `${t("commands")}: ${whoIs(call, desk.login)}` },
       up && button("merge", () => desk.act(commands.merge(call.id)), { class: "primary" }),
-      up && button("transfer_now", () => desk.act(commands.completeTransfer(call.id))),
+      (up || others(call, desk.login).some((leg) => leg.state === "ringing")) && button("transfer_now", () => desk.act(commands.completeTransfer(call.id))),
       button("back", () => desk.act(commands.back(call.id))),
     ),
   );
