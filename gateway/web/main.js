@@ -72,7 +72,7 @@ function head() {
     h("span", { class: `link ${desk.connected ? "up" : "down"}`, role: "status" }, desk.connected ? t("connected") : t(desk.lostAt ? "lost" : "connecting")),
     tabs.length > 1 && h("nav", { "aria-label": t("views") }, tabs.map(([, name, text]) => tab(name, t(text)))),
     statePicker(desk),
-    h("span", { class: "me" }, desk.me.name || desk.me.login),
+    !desk.me.agent && h("span", { class: "me" }, desk.me.name || desk.me.login),
     h("button", { type: "button", "data-key": "log-out", onclick: logOut }, t("log_out")),
   );
 }

@@ -82,7 +82,10 @@ export class Conversation {
 
   take(message) {
     const end = this.isAtEnd;
-    if (!message.thread) this.messages = merged(this.messages ?? [], message);
+    if (message.deleted) {
+      this.messages &&= merged(this.messages, message);
+      this.replies &&= merged(this.replies, message);
+    } else if (!message.thread) this.messages = merged(this.messages ?? [], message);
     else if (message.thread === this.thread) this.replies = merged(this.replies ?? [], message);
     else this.fresh.add(message.thread);
     if (end) this.toEnd();

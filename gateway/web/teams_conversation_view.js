@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { COMPOSE, LOG } from "./teams_conversation.js";
 import { star } from "./teams_lists_view.js";
 import { callWays, presenceOf } from "./teams_people_view.js";
-import { troubleLine } from "./teams_view.js";
+import { loadLine } from "./teams_view.js";
 import { moment, t } from "./texts.js";
 
 export function conversationView(desk) {
@@ -26,7 +26,7 @@ export function conversationView(desk) {
       place.team && place.open && h("button", { type: "button", class: "small danger", "data-key": "end", onclick: () => void conversation.end() }, t("teams_end_conversation")),
     ),
     conversation.person && callWays(conversation.person, desk),
-    load.trouble && troubleLine(load.trouble),
+    loadLine(load),
     conversation.thread && threadHead(conversation),
     messageLog(conversation, teams),
     trouble && h("p", { class: "trouble", role: "alert", "data-key": "not-sent" }, t("teams_not_sent"), " ", trouble.text),
@@ -39,7 +39,7 @@ function threadHead(conversation) {
     "div",
     { class: "thread-head", "data-key": "thread-head" },
     h("button", { type: "button", class: "small", "data-key": "all", onclick: () => conversation.unfold("") }, t("teams_all_threads")),
-    conversation.threadLoad.trouble && troubleLine(conversation.threadLoad.trouble),
+    loadLine(conversation.threadLoad),
   );
 }
 
@@ -80,7 +80,7 @@ function messageItem(message, conversation, teams) {
       h(
         "ul",
         { class: "labels", "aria-label": t("teams_attached") },
-        message.labels.map((label) => h("li", {}, h("span", { "aria-hidden": "true" }, "📎 "), label)),
+        message.labels.map((label) => h("li", {}, label)),
       ),
     threads && h("button", { type: "button", class: "small", "data-key": "thread", "aria-label": t("teams_thread_of", { who: message.author_name }), onclick: () => conversation.unfold(message.id) }, t("teams_thread"), conversation.fresh.has(message.id) && [" ", h("span", { class: "unread" }, t("teams_fresh"))]),
   );

@@ -26,7 +26,7 @@ export function channelList({ teams }) {
   );
 }
 
-const waiting = (load) => load.loading && h("p", { class: "empty", "data-key": "loading" }, t("teams_loading"));
+const waiting = (load) => load.loading && !load.slow && h("p", { class: "empty", "data-key": "loading" }, t("teams_loading"));
 const empty = (key) => h("p", { class: "empty", "data-key": "empty" }, t(key));
 const list = (name, rows) => h("ul", { class: "places", "data-key": name, "aria-label": t(name) }, rows);
 

@@ -3,12 +3,14 @@
 import { troubleOf } from "./teams_model.js";
 
 const WAITS = [3000, 6000, 12000, 30000];
+const SLOW = 3000;
 
 export class Load {
   /** changed(): draw anew */
   constructor(changed) {
     this.changed = changed;
     this.loading = false;
+    this.slow = false;
     this.trouble = null;
     this.turn = 0;
     this.tries = 0;
@@ -20,6 +22,7 @@ export class Load {
     clearTimeout(this.timer);
     this.loading = true;
     this.changed();
+    const slow = setTimeout(() => turn === this.turn && this.isSlow(), SLOW);
     try {
       const found = await read();
       if (turn !== this.turn) return;
@@ -35,17 +38,23 @@ export class Load {
         this.timer = setTimeout(() => void this.run(read, got), wait);
       }
     } finally {
+      clearTimeout(slow);
       if (turn === this.turn) {
-        this.loading = false;
+        this.loading = this.slow = false;
         this.changed();
       }
     }
   }
 
+  isSlow() {
+    this.slow = true;
+    this.changed();
+  }
+
   /** Nothing that is under way counts any more. */
   stop() {
     this.turn++;
-    this.loading = false;
+    this.loading = this.slow = false;
     this.trouble = null;
     clearTimeout(this.timer);
   }

@@ -6,8 +6,8 @@ import { t } from "./texts.js";
 const ICONS = {
   Available: ["available", "✓"],
   AvailableIdle: ["available", "✓"],
-  Busy: ["busy", "●"],
-  BusyIdle: ["busy", "●"],
+  Busy: ["busy", ""],
+  BusyIdle: ["busy", ""],
   DoNotDisturb: ["busy", "–"],
   Away: ["away", "◔"],
   BeRightBack: ["away", "◔"],
@@ -52,11 +52,10 @@ export function callState(picture, login) {
   return call ? { kind: "call", call, leg: legOf(call, login) } : { kind: "wait" };
 }
 
-/** `messages` with `found` in its place: by id, in the order they were written. */
+/** `messages` with `found` in its place: by id, in the order they were written. Of a deletion only the id counts. */
 export function merged(messages, found) {
-  const others = messages.filter((one) => one.id !== found.id);
-  others.push(found);
-  return others.sort((one, other) => (one.created < other.created ? -1 : one.created > other.created ? 1 : 0));
+  if (found.deleted) return messages.map((one) => (one.id === found.id ? { ...one, text: "", labels: [], deleted: true } : one));
+  return [...messages.filter((one) => one.id !== found.id), found].sort((one, other) => (one.created < other.created ? -1 : one.created > other.created ? 1 : 0));
 }
 
 export const keyOf = (place) => (place.team ? `${place.team} ${place.id}` : place.id);

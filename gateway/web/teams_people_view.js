@@ -33,7 +33,7 @@ export function peopleFolder(desk) {
       oninput: (event) => teams.search(event.target.value),
       onkeydown: (event) => keyed(event, teams),
     }),
-    !people && loads.users.loading && h("p", { class: "empty", "data-key": "loading" }, t("teams_loading")),
+    !people && loads.users.loading && !loads.users.slow && h("p", { class: "empty", "data-key": "loading" }, t("teams_loading")),
     people?.length === 0 && h("p", { class: "empty", "data-key": "nobody" }, t("teams_nobody", { text: teams.query })),
     h(
       "ul",
@@ -45,10 +45,9 @@ export function peopleFolder(desk) {
 }
 
 function keyed(event, teams) {
-  const active = teams.people?.[teams.active];
   if (event.key === "ArrowDown") teams.move(1);
   else if (event.key === "ArrowUp") teams.move(-1);
-  else if (event.key === "Enter" && active) teams.choose(active.oid);
+  else if (event.key === "Enter") teams.chooseActive();
   else if (event.key === "Escape" && event.target.value) {
     event.target.value = "";
     teams.search("", 0);

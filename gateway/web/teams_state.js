@@ -21,6 +21,8 @@ export class Teams {
     this.folder = "users";
     this.opened = false;
     this.query = "";
+    this.searching = false;
+    this.chooseFirst = false;
     this.people = null;
     this.active = 0;
     this.chosen = "";
@@ -142,6 +144,8 @@ export class Teams {
 
   search(text, pause = TYPING) {
     this.query = text;
+    this.searching = true;
+    this.chooseFirst = false;
     clearTimeout(this.typing);
     const read = () => {
       if (this.usable) void this.loads.users.run(() => teamsApi.people(text), (people) => this.found(people));
@@ -153,6 +157,8 @@ export class Teams {
   found(people) {
     this.people = people;
     this.active = 0;
+    this.searching = false;
+    if (this.chooseFirst && people.length) this.chosen = people[0].oid;
     if (!people.some((one) => one.oid === this.chosen)) this.chosen = "";
     this.tell.announce([t("teams_found", { count: people.length })]);
     this.show();
@@ -163,6 +169,12 @@ export class Teams {
     this.active = (this.active + by + this.people.length) % this.people.length;
     this.changed();
     document.getElementById(optionId(this.people[this.active]))?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Enter: whoever is marked, or the first one once what was typed has been looked up. */
+  chooseActive() {
+    if (this.searching) this.chooseFirst = true;
+    else if (this.people?.length) this.choose(this.people[this.active].oid);
   }
 
   choose(oid) {
@@ -329,5 +341,5 @@ export class Teams {
   }
 }
 
-const usableOf = (picture) => Boolean(picture?.account && picture.enabled && !picture.sign_in_needed);
+const usableOf = (picture) => Boolean(picture?.account && picture.connected && picture.enabled && !picture.sign_in_needed);
 export const optionId = (person) => `person-${person.oid}`;

@@ -41,7 +41,7 @@ function folder(desk) {
   const { folder: name, loads } = desk.teams;
   const load = loads[name];
   return [
-    load.trouble && troubleLine(load.trouble),
+    loadLine(load),
     name === "users" ? peopleFolder(desk) : name === "chats" ? chatList(desk) : channelList(desk),
   ];
 }
@@ -93,6 +93,12 @@ export function troubleLine(trouble, dismiss) {
   );
 }
 
+/** How reading goes, when that is worth a line. */
+export function loadLine(load) {
+  if (load.trouble) return troubleLine(load.trouble);
+  return load.slow ? h("p", { class: "empty", role: "status", "data-key": "slow" }, t("teams_slow")) : null;
+}
+
 /** What the gateway says of Teams as a whole. */
 function notices(teams) {
   return (teams.picture.notices ?? []).map((one) => h("p", { class: "trouble", role: "status", "data-key": `notice ${one.kind}` }, noticeText(one)));
@@ -102,8 +108,9 @@ const noticeText = (one) => (one.kind === "graph" ? t("teams_down") : one.kind =
 
 /** What stands in the folders' place while Teams cannot be used. */
 export function gate(teams) {
-  const { account, mapped, enabled } = teams.picture;
+  const { account, connected, mapped, enabled } = teams.picture;
   if (!account) return say("off", t("teams_off"));
+  if (!connected) return say("connecting", t("teams_connecting"));
   if (!enabled && mapped === false) return say("unmapped", t("teams_unmapped"));
   return h(
     "div",
@@ -132,11 +139,12 @@ export function signInButton(teams) {
 /** Messages that came while their conversation was not on the screen. */
 export function teamsPops(desk) {
   const { teams } = desk;
-  if (!teams?.pops.length) return null;
+  const pops = teams?.pops.filter((one) => !(teams.seen && one.key === teams.conversation?.key));
+  if (!pops?.length) return null;
   return h(
     "section",
     { class: "message-pops", "data-key": "teams-pops", "aria-label": t("teams_new_messages") },
-    teams.pops.map((pop) =>
+    pops.map((pop) =>
       h(
         "div",
         { class: "message-pop", "data-key": pop.key },

@@ -200,6 +200,8 @@ const en = {
   teams_attendant: "Teams attendant",
   teams_command: "{command}: {who}, {number}",
   teams_call_first: "Finish what rings or is consulted first.",
+  teams_slow: "Teams is slow to answer…",
+  teams_connecting: "Teams is being connected…",
   teams_no_chats: "No chat yet. Find somebody in Teams Users.",
   teams_no_channels: "You are in no team with channels.",
   teams_unnamed: "Unknown",
