@@ -7,29 +7,48 @@ import { t } from "./texts.js";
 
 const KEYS = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "*", "0", "#"];
 
-/** desk: {login, act(promise), panels: Set, redraw()} */
+/** desk: {login, phone, act(promise), once(key, command), panels: Set, redraw()} */
 export function callCard(call, desk, consultation) {
   const mine = legOf(call, desk.login);
-  const who = whoIs(call, desk.login);
   const up = mine?.state === "up" && call.state === "up";
   return h(
     "article",
-    { class: "card call", "data-key": call.id, "aria-label": headline(call, desk.login) },
+    { class: "card call", "data-key": call.id, tabindex: "-1", "aria-label": headline(call, desk.login) },
     h(
       "header",
       { class: "card-head" },
       h("h3", {}, headline(call, desk.login)),
       h("span", { class: "timer", ...since(mine?.answered_at ?? call.started_at) }),
     ),
-    banner(call, desk.login, Boolean(consultation), desk.phone?.rings(mine?.id)),
+    banner(call, desk, Boolean(consultation)),
     h("ul", { class: "people", "aria-label": t("participants") }, call.legs.map((leg) => person(call, leg, mine, desk, up && !consultation))),
-    consultation ? consulting(consultation, desk) : commandsOf(call, mine, desk, up, who),
-    !consultation && up && desk.panels.has(`keypad ${call.id}`) ? keypad(call, desk, who) : null,
+    consultation ? consulting(consultation, desk) : commandsOf(call, mine, desk, up),
+    !consultation && up && keypad(call, desk),
     !consultation && up ? numberForm(call, mine, desk) : null,
   );
 }
 
 export const since = (at) => ({ "data-since": at ?? "" });
+
+/** Answer, where the telephone that rings lets itself be answered from here, and Decline. */
+export function answerCommands(call, desk) {
+  const mine = legOf(call, desk.login);
+  const here = desk.phone?.rings(mine.id);
+  // Whoever is called into a call that goes on declines for himself only.
+  const refuse = () => (call.state === "up" ? commands.remove(call.id, mine.id) : commands.endForAll(call.id));
+  return [
+    here && button("answer", () => void desk.phone.answer(mine.id), { class: "primary" }),
+    !here && mine.answerable && button("answer", () => desk.act(commands.answer(call.id, mine.id)), { class: "primary" }),
+    button("decline", () => (here ? desk.phone.decline(mine.id) : desk.act(refuse())), { class: "danger" }),
+  ];
+}
+
+/** Where an incoming call is to be answered; null: with the button. */
+export function answerHint(call, desk) {
+  const mine = legOf(call, desk.login);
+  if (desk.phone?.rings(mine.id)) return null;
+  return t(mine.answerable ? "answer_here_or_there" : "answer_on_phone");
+}
 
 function headline(call, login) {
   const who = whoIs(call, login);
@@ -39,17 +58,16 @@ function headline(call, login) {
   return count > 2 ? t("conference", { count }) : t("call_with", { who });
 }
 
-function banner(call, login, consulting, here = false) {
-  const mine = legOf(call, login);
-  if (here) return null;
+function banner(call, desk, consulting) {
+  const mine = legOf(call, desk.login);
   if (rings(mine) && mine.role === "caller") {
-    return h("p", { class: "banner ring" }, t("lift_to_call", { who: call.to_number }));
+    return desk.phone?.has(mine.id) ? null : h("p", { class: "banner ring" }, t("lift_to_call", { who: call.to_number }));
   }
-  if (isIncoming(call, login)) return h("p", { class: "banner ring" }, t("answer_on_phone"));
+  if (isIncoming(call, desk.login)) return null;
   if (consulting) return h("p", { class: "banner hold" }, t("consultation_under_way"));
   const held = holders(call);
   if (!held.length) return null;
-  return h("p", { class: "banner hold" }, t("held_by", { who: held.map((leg) => titleOf(leg, login)).join(", ") }));
+  return h("p", { class: "banner hold" }, t("held_by", { who: held.map((leg) => titleOf(leg, desk.login)).join(", ") }));
 }
 
 function person(call, leg, mine, desk, commandable) {
@@ -82,25 +100,30 @@ function person(call, leg, mine, desk, commandable) {
   );
 }
 
-function commandsOf(call, mine, desk, up, who) {
-  if (!mine) return null;
-  const change = (what) => () => desk.act(commands.change(call.id, mine.id, what));
-  const panel = `keypad ${call.id}`;
+const keypadOf = (call) => `keypad ${call.id}`;
+
+function keypadButton(call, desk) {
+  const panel = keypadOf(call);
   const toggle = () => {
     if (!desk.panels.delete(panel)) desk.panels.add(panel);
     desk.redraw();
   };
-  const hangUp = () => (desk.phone?.rings(mine.id) ? desk.phone.decline(mine.id) : desk.act(up ? commands.hangUp(call.id, mine.id) : commands.endForAll(call.id)));
+  return button("keypad", toggle, { "aria-expanded": String(desk.panels.has(panel)) });
+}
+
+function commandsOf(call, mine, desk, up) {
+  // An incoming call is answered and declined in its pop, which is there on every view.
+  if (!mine || isIncoming(call, desk.login)) return null;
+  const change = (what) => () => desk.act(commands.change(call.id, mine.id, what));
+  const hangUp = () => desk.act(up ? commands.hangUp(call.id, mine.id) : commands.endForAll(call.id));
   return h(
     "div",
-    { class: "commands", role: "group", "aria-label": `${t("commands")}: ${who}` },
-    desk.phone?.rings(mine.id) && button("answer", () => void desk.phone.answer(mine.id), { class: "primary" }),
-    mine.answerable && !desk.phone?.rings(mine.id) && button("answer", () => desk.act(commands.answer(call.id, mine.id)), { class: "primary" }),
-    button(isIncoming(call, desk.login) ? "decline" : "hang_up", hangUp, { class: "danger" }),
+    { class: "commands", role: "group", "data-key": "commands", "aria-label": `${t("commands")}: ${whoIs(call, desk.login)}` },
+    button("hang_up", hangUp, { class: "danger" }),
     up && [
       button(mine.holding ? "retrieve" : "hold", change({ holding: !mine.holding }), { "aria-pressed": String(mine.holding) }),
       button(mine.muted ? "unmute" : "mute", change({ muted: !mine.muted }), { "aria-pressed": String(mine.muted) }),
-      button("keypad", toggle, { "aria-expanded": String(desk.panels.has(panel)) }),
+      keypadButton(call, desk),
     ],
     up && others(call, desk.login).length > 1 && button("end_for_all", () => desk.act(commands.endForAll(call.id)), { class: "danger" }),
   );
@@ -113,35 +136,66 @@ function consulting(call, desk) {
     "section",
     { class: "consultation", "data-key": call.id, "aria-label": headline(call, desk.login) },
     h("header", { class: "card-head" }, h("h4", {}, headline(call, desk.login)), h("span", { class: "timer", ...since(call.started_at) })),
-    banner(call, desk.login, false),
+    banner(call, desk, false),
     h("ul", { class: "people", "aria-label": t("participants") }, call.legs.map((leg) => person(call, leg, mine, desk, false))),
     h(
       "div",
-      { class: "commands", role: "group", "aria-label": `${t("commands")}: ${whoIs(call, desk.login)}` },
+      { class: "commands", role: "group", "data-key": "commands", "aria-label": `${t("commands")}: ${whoIs(call, desk.login)}` },
       up && button("merge", () => desk.act(commands.merge(call.id)), { class: "primary" }),
       (up || others(call, desk.login).some((leg) => leg.state === "ringing")) && button("transfer_now", () => desk.act(commands.completeTransfer(call.id))),
       button("back", () => desk.act(commands.back(call.id))),
+      up && keypadButton(call, desk),
     ),
+    up && keypad(call, desk),
   );
 }
 
-function keypad(call, desk, who) {
-  const leg = others(call, desk.login)[0];
-  if (!leg) return null;
+/** Digits for one party: in a conference the agent says for whom. They are sent one after the other. */
+function keypad(call, desk) {
+  const panel = keypadOf(call);
+  const found = others(call, desk.login).filter((leg) => leg.state === "up");
+  if (!desk.panels.has(panel) || !found.length) return null;
+  const id = `digits-${call.id}`;
+  const target = () => document.getElementById(`${id}-to`)?.value ?? found[0].id;
+  const send = (digits) => {
+    const leg = target();
+    desk.sending = (desk.sending ?? Promise.resolve()).then(() => desk.act(commands.digits(call.id, leg, digits)));
+  };
+  const shown = (field, text) => {
+    field.value = text;
+    field.sent = text;
+  };
+  const press = (digit) => {
+    const field = document.getElementById(id);
+    shown(field, field.value + digit);
+    send(digit);
+  };
+  const type = ({ target: field }) => {
+    const [text, sent] = [field.value.replace(/[^0-9*#]/g, ""), field.sent ?? ""];
+    shown(field, text);
+    if (text.length > sent.length) send(text.slice(sent.length));
+  };
   return h(
     "div",
-    { class: "keypad", role: "group", "data-key": `keypad ${call.id}`, "aria-label": t("keypad_to", { who }) },
-    KEYS.map((digit) => h("button", { type: "button", "aria-label": t("digit", { digit }), onclick: () => desk.act(commands.digits(call.id, leg.id, digit)) }, digit)),
+    { class: "keypad", role: "group", "data-key": panel, "aria-label": t("keypad_to", { who: found.map((leg) => nameOf(leg)).join(", ") }) },
+    found.length > 1 && [
+      h("label", { for: `${id}-to`, "data-key": "label" }, t("keypad_for")),
+      h("select", { id: `${id}-to`, "data-key": "to" }, found.map((leg) => h("option", { value: leg.id, "data-key": leg.id }, titleOf(leg, desk.login)))),
+    ],
+    h("input", { id, "data-key": "digits", class: "digits", inputmode: "tel", autocomplete: "off", "aria-label": t("digits_sent"), placeholder: t("digits_hint"), oninput: type }),
+    h("div", { class: "keys", "data-key": "keys" }, KEYS.map((digit) => h("button", { type: "button", "aria-label": t("digit", { digit }), onclick: () => press(digit) }, digit))),
   );
 }
 
 function numberForm(call, mine, desk) {
   const id = `further-${call.id}`;
-  const go = (command) => async () => {
+  const go = (command) => () => {
     const field = document.getElementById(id);
     const number = field.value.replace(/[\s()/-]/g, "");
     if (!number) return field.focus();
-    if (await desk.act(command(number))) field.value = "";
+    return desk.once(id, async () => {
+      if (await desk.act(command(number))) field.value = "";
+    });
   };
   const consult = go((number) => commands.consult(call.id, mine.id, number));
   return h(
@@ -159,13 +213,16 @@ function numberForm(call, mine, desk) {
     h(
       "div",
       { class: "commands" },
-      h("button", { type: "submit" }, t("consult")),
-      button("add", go((number) => commands.add(call.id, number, mine.id))),
-      button("transfer", go((number) => commands.transfer(call.id, mine.id, number))),
+      h("button", { type: "submit", title: t("consult_hint") }, t("consult")),
+      button("add", go((number) => commands.add(call.id, number, mine.id)), { title: t("add_hint") }),
+      button("transfer", go((number) => commands.transfer(call.id, mine.id, number)), { title: t("transfer_hint") }),
     ),
   );
 }
 
-function button(text, onclick, more = {}) {
-  return h("button", { type: "button", "data-key": `button ${text === "retrieve" ? "hold" : text === "unmute" ? "mute" : text}`, onclick, ...more }, t(text));
+// The second click of a double click meets whatever has come into the place of the button: it counts for nothing.
+const single = (act) => (event) => (event.detail > 1 ? undefined : act());
+
+function button(text, act, more = {}) {
+  return h("button", { type: "button", "data-key": `button ${text === "retrieve" ? "hold" : text === "unmute" ? "mute" : text}`, onclick: single(act), ...more }, t(text));
 }

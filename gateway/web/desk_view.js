@@ -1,7 +1,7 @@
 // The agent's own desk: state, new call, active interactions, history.
 
 import { commands } from "./api.js";
-import { callCard, since } from "./call_card.js";
+import { answerCommands, answerHint, callCard, since } from "./call_card.js";
 import { h } from "./dom.js";
 import { isIncoming, legOf, stateText, whoIs } from "./model.js";
 import { phoneView } from "./phone_view.js";
@@ -30,17 +30,20 @@ export function deskView(desk) {
   );
 }
 
-/** The pop that an incoming call is; "" of it when none rings. */
+/** What is seen of incoming calls on every view: who calls, and what to do about it. */
 export function incomingPop(desk) {
-  const call = desk.picture?.calls.find((one) => isIncoming(one, desk.login));
-  if (!call) return null;
-  return h(
-    "div",
-    { class: "pop", role: "alert", "data-key": "pop" },
-    h("strong", {}, t("incoming")),
-    h("span", {}, whoIs(call, desk.login)),
-    h("span", { class: "timer", "aria-hidden": "true", ...since(call.started_at) }),
-  );
+  const calls = desk.picture?.calls.filter((one) => isIncoming(one, desk.login)) ?? [];
+  return calls.map((call) => {
+    const hint = answerHint(call, desk);
+    return h(
+      "section",
+      { class: "pop", "data-key": `pop ${call.id}`, "aria-label": t("incoming_from", { who: whoIs(call, desk.login) }) },
+      h("div", { class: "who", role: "alert" }, h("strong", {}, t("incoming")), " ", whoIs(call, desk.login)),
+      h("span", { class: "timer", ...since(call.started_at) }),
+      h("div", { class: "commands", "data-key": "commands" }, answerCommands(call, desk)),
+      hint && h("p", { class: "hint" }, hint),
+    );
+  });
 }
 
 export function statePicker(desk) {
@@ -79,11 +82,14 @@ export function statePicker(desk) {
 
 function dialForm(desk) {
   if (!desk.picture.agent) return h("p", { class: "empty" }, t("no_agent"));
-  const call = async (event) => {
+  const call = (event) => {
     event.preventDefault();
     const field = document.getElementById("dial");
     const number = field.value.replace(/[\s()/-]/g, "");
-    if (number && (await desk.act(commands.place(desk.login, number)))) field.value = "";
+    if (!number) return;
+    void desk.once("dial", async () => {
+      if (await desk.act(commands.place(desk.login, number))) field.value = "";
+    });
   };
   return h(
     "form",

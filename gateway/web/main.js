@@ -3,7 +3,7 @@
 import { ask, commands, onSignedOut, useCsrf } from "./api.js";
 import { deskView, incomingPop, statePicker } from "./desk_view.js";
 import { h, morph } from "./dom.js";
-import { changes, isIncoming } from "./model.js";
+import { changes, isIncoming, legOf } from "./model.js";
 import { Phone } from "./phone.js";
 import { signInView } from "./sign_in_view.js";
 import { Stream } from "./stream.js";
@@ -32,11 +32,13 @@ const desk = {
   notice: "",
   view: "desk",
   panels: new Set(),
+  under_way: new Set(),
   streams: [],
   phone: null,
   teams: null,
   teamsAccount: null,
   act,
+  once,
   say,
   redraw,
 };
@@ -47,12 +49,31 @@ document.documentElement.lang = language;
 
 function redraw() {
   const app = document.getElementById("app");
+  const focus = whereFocusIs();
   const wanted = document.createElement("div");
   wanted.append(...(desk.me ? [head(), body()] : desk.ways ? [signInView(signInPage())] : []));
   morph(app, wanted);
+  keepFocus(focus);
   const ringing = desk.picture?.calls.some((call) => isIncoming(call, desk.login));
   document.title = `${ringing ? `☎ ${t("incoming")} · ` : ""}${t("product")} ${t("desktop")}`;
   tick();
+}
+
+/** The keys of what holds the focus, from inside to outside. */
+function whereFocusIs() {
+  const keys = [];
+  for (let node = document.activeElement; node && node !== document.body; node = node.parentElement) if (node.dataset.key) keys.push(node.dataset.key);
+  return keys;
+}
+
+/** When the button that was pressed is gone, the focus goes to the next that is still there around it. */
+function keepFocus(keys) {
+  if (!keys.length || document.activeElement !== document.body) return;
+  const cards = keys.map((key) => key.replace(/^pop /, "")).filter((key) => key !== "main");
+  for (const key of [...cards, "main"]) {
+    const near = document.querySelector(`[data-key="${CSS.escape(key)}"][tabindex]`);
+    if (near) return near.focus({ preventScroll: true });
+  }
 }
 
 function head() {
@@ -80,7 +101,7 @@ function head() {
 function body() {
   return h(
     "main",
-    { "data-key": "main" },
+    { "data-key": "main", tabindex: "-1" },
     incomingPop(desk),
     desk.notice && h("div", { class: "notice", role: "alert", "data-key": "notice" }, h("span", {}, desk.notice), h("button", { type: "button", class: "small", onclick: () => say("") }, t("dismiss"))),
     missedPanel(),
@@ -150,9 +171,21 @@ async function act(command) {
   }
 }
 
+/** A command under a key is not given a second time while the first is under way. */
+async function once(key, command) {
+  if (desk.under_way.has(key)) return;
+  desk.under_way.add(key);
+  try {
+    await command();
+  } finally {
+    desk.under_way.delete(key);
+  }
+}
+
 const explain = (error) => (error.status === 0 ? t("not_reached") : t("failed", { text: error.message }));
 
 async function logOut() {
+  if (desk.picture?.calls.some((call) => legOf(call, desk.login)?.state === "up")) return say(t("log_out_in_call"));
   if (desk.picture?.agent && desk.picture.agent.state !== "logged_out") {
     await act(commands.chooseState(desk.login, "logged_out"));
   }
@@ -230,6 +263,7 @@ function linked(connected) {
   if (connected === desk.connected) return;
   desk.connected = connected;
   if (!connected) desk.lostAt ??= Date.now();
+  else if (desk.lostAt !== null) desk.phone?.refresh();
   redraw();
   if (!connected) void stillSignedIn();
 }

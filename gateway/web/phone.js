@@ -1,10 +1,14 @@
 // The browser as the agent's telephone: WebRTC over GET /api/v1/phone. Off unless the agent switches it on here.
 
+import { t } from "./texts.js";
+
 const KEPT_ON = "tandem.phone_on";
 const KEPT_INPUT = "tandem.microphone";
+const KEPT_OUTPUT = "tandem.speaker";
 const STATS = 5000;
 const LEVEL = 150;
 const AGAIN = 1000;
+const LOST = 3000;
 const GATHERING = 2000;
 const REPLACED = 4001;
 const BAD_LOSS = 5;
@@ -19,8 +23,11 @@ export class Phone {
     this.state = "off";
     this.legs = new Map();
     this.inputs = [];
-    this.trouble = false;
+    this.outputs = [];
+    this.trouble = null;
     this.timers = [setInterval(() => this.level(), LEVEL), setInterval(() => void this.measure(), STATS)];
+    this.plugged = () => void this.devices();
+    navigator.mediaDevices?.addEventListener("devicechange", this.plugged);
     if (this.on) this.open();
   }
 
@@ -28,18 +35,37 @@ export class Phone {
     return localStorage.getItem(KEPT_INPUT) ?? "";
   }
 
+  get output() {
+    return localStorage.getItem(KEPT_OUTPUT) ?? "";
+  }
+
   switch(on) {
     this.on = on;
     localStorage.setItem(KEPT_ON, on ? "1" : "0");
-    if (on) return this.open();
+    if (on) {
+      void this.permit();
+      return this.open();
+    }
     this.close();
     this.changed();
+  }
+
+  /** Ask for the microphone before a call rings; the devices have names only once it is granted. */
+  async permit() {
+    try {
+      for (const track of (await microphoneOf(this.input)).getTracks()) track.stop();
+    } catch (error) {
+      this.failed(error);
+    }
+    void this.devices();
   }
 
   /** For good: somebody has signed out. */
   end() {
     this.timers.forEach(clearInterval);
+    navigator.mediaDevices?.removeEventListener("devicechange", this.plugged);
     this.close();
+    void this.audio?.close();
   }
 
   close() {
@@ -69,6 +95,15 @@ export class Phone {
     this.changed();
   }
 
+  /** The network was gone: a connection from before may be dead without anybody having said so. */
+  refresh() {
+    if (!this.on || this.state === "replaced") return;
+    clearTimeout(this.timer);
+    const socket = this.socket;
+    this.open();
+    socket?.close();
+  }
+
   say(message) {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
@@ -93,13 +128,19 @@ export class Phone {
       const known = this.legs.get(leg);
       this.legs.set(leg, { ...known, state });
       // After a reload there is no connection, after a break the old one may be dead: both want a new one.
-      if (state === "up" && known?.peer?.connectionState !== "connected") this.say({ type: "again", leg });
+      if (state === "up" && known?.peer?.connectionState !== "connected") this.again(leg);
     }
+  }
+
+  again(leg) {
+    this.say({ type: "again", leg });
   }
 
   async offered(leg, sdp) {
     const call = this.legs.get(leg) ?? { state: "ringing" };
     this.legs.set(leg, call);
+    // The same once more: what was answered may not have arrived, and a second answer would not fit the first.
+    if (call.taken === sdp && alive(call.peer)) return this.accept(leg, call);
     call.offer = sdp;
     if (call.state === "up" || call.auto) await this.answer(leg);
   }
@@ -120,23 +161,41 @@ export class Phone {
     const offer = call.offer;
     call.offer = "";
     try {
-      const microphone = await navigator.mediaDevices.getUserMedia({ audio: this.input ? { deviceId: { ideal: this.input } } : true });
+      call.taken = offer;
+      const microphone = await microphoneOf(this.input);
       this.hush(call);
       call.microphone = microphone;
       call.peer = new RTCPeerConnection({ iceServers: [] });
       call.peer.ontrack = (event) => this.hear(call, event.streams[0] ?? new MediaStream([event.track]));
-      call.peer.onconnectionstatechange = () => call.peer?.connectionState === "failed" && this.say({ type: "again", leg });
+      this.watch(leg, call, call.peer);
       await call.peer.setRemoteDescription({ type: "offer", sdp: offer });
       for (const track of microphone.getAudioTracks()) call.peer.addTrack(track, microphone);
       call.ear = this.analyser(microphone);
       await call.peer.setLocalDescription(await call.peer.createAnswer());
       await gathered(call.peer);
-      this.say({ type: "accept", leg, sdp: call.peer.localDescription.sdp });
+      call.complete = true;
+      this.accept(leg, call);
     } catch (error) {
+      // It has ended meanwhile: there is nothing to answer any more.
+      if (this.legs.get(leg) !== call) return this.hush(call);
       call.offer = offer;
       this.failed(error);
     }
     void this.devices();
+  }
+
+  accept(leg, { peer, complete }) {
+    if (complete && peer) this.say({ type: "accept", leg, sdp: peer.localDescription.sdp });
+  }
+
+  /** A connection that is lost and does not come back by itself is made anew. */
+  watch(leg, call, peer) {
+    peer.onconnectionstatechange = () => {
+      if (call.peer !== peer) return;
+      if (peer.connectionState === "failed") this.again(leg);
+      if (peer.connectionState === "disconnected") setTimeout(() => call.peer === peer && peer.connectionState === "disconnected" && this.again(leg), LOST);
+      void this.measure();
+    };
   }
 
   decline(leg) {
@@ -148,7 +207,7 @@ export class Phone {
     for (const call of this.legs.values()) {
       if (!call.peer) continue;
       try {
-        const microphone = await navigator.mediaDevices.getUserMedia({ audio: { deviceId: { ideal: device } } });
+        const microphone = await microphoneOf(device);
         await call.peer.getSenders()[0].replaceTrack(microphone.getAudioTracks()[0]);
         for (const track of call.microphone.getTracks()) track.stop();
         Object.assign(call, { microphone, ear: this.analyser(microphone) });
@@ -158,11 +217,27 @@ export class Phone {
     }
   }
 
+  /** Where the others are heard. */
+  async listen(device) {
+    localStorage.setItem(KEPT_OUTPUT, device);
+    for (const { player } of this.legs.values()) await this.route(player);
+  }
+
+  async route(player) {
+    try {
+      if (player && player.sinkId !== this.output) await player.setSinkId(this.output);
+    } catch {
+      // The loudspeaker was pulled out: the system's choice plays.
+    }
+  }
+
   // ---- sound ----
 
   async devices() {
-    const all = await navigator.mediaDevices?.enumerateDevices();
-    this.inputs = (all ?? []).filter((one) => one.kind === "audioinput" && one.deviceId);
+    const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
+    const of = (kind) => all.filter((one) => one.kind === kind && one.deviceId && one.deviceId !== "default");
+    this.inputs = of("audioinput");
+    this.outputs = of("audiooutput");
     this.changed();
   }
 
@@ -182,12 +257,13 @@ export class Phone {
     call.player ??= document.body.appendChild(document.createElement("audio"));
     call.player.autoplay = true;
     call.player.srcObject = stream;
+    if (this.output) void this.route(call.player);
     call.mouth = this.analyser(stream);
   }
 
   hush(call) {
     const { peer, microphone, player } = call;
-    call.peer = null;
+    Object.assign(call, { peer: null, complete: false });
     peer?.close();
     for (const track of microphone?.getTracks() ?? []) track.stop();
     player?.remove();
@@ -198,7 +274,7 @@ export class Phone {
     const call = this.legs.get(leg);
     if (call) this.hush(call);
     this.legs.delete(leg);
-    this.trouble = false;
+    this.trouble = null;
     this.ring();
   }
 
@@ -230,28 +306,45 @@ export class Phone {
   }
 
   async measure() {
-    let trouble = false;
+    let trouble = null;
     for (const [leg, call] of this.legs) {
-      if (!call.peer || call.state !== "up") continue;
+      const { peer } = call;
+      if (!peer || call.state !== "up") continue;
       const now = { received: 0, lost: 0, jitter: 0, rtt: 0 };
-      for (const one of (await call.peer.getStats()).values()) {
+      for (const one of (await peer.getStats()).values()) {
         if (one.type === "inbound-rtp") Object.assign(now, { received: one.packetsReceived, lost: one.packetsLost, jitter: one.jitter * 1000 });
         if (one.type === "candidate-pair" && one.nominated) now.rtt = (one.currentRoundTripTime ?? 0) * 1000;
       }
-      const before = call.before ?? now;
-      call.before = now;
+      const before = call.before?.peer === peer ? call.before : { received: 0, lost: 0 };
+      call.before = { ...now, peer };
       const [received, lost] = [now.received - before.received, Math.max(0, now.lost - before.lost)];
       const loss = received + lost > 0 ? (100 * lost) / (received + lost) : 0;
       const level = call.ear ? loudness(call.ear) : 0;
       this.say({ type: "stats", leg, loss, jitter_ms: now.jitter, rtt_ms: now.rtt, level });
-      trouble ||= loss >= BAD_LOSS || now.rtt >= BAD_RTT || call.peer?.connectionState !== "connected";
+      const cut = ["disconnected", "failed"].includes(peer.connectionState);
+      if (cut || loss >= BAD_LOSS || now.rtt >= BAD_RTT) trouble = { cut, loss: coarse(loss, 5), delay: coarse(now.rtt, 50) };
     }
-    if (trouble !== this.trouble) {
-      this.trouble = trouble;
-      this.changed();
-    }
+    if (JSON.stringify(trouble) === JSON.stringify(this.trouble)) return;
+    this.trouble = trouble;
+    this.changed();
   }
 }
+
+/** The chosen microphone; the system's choice when it has been pulled out. */
+async function microphoneOf(device) {
+  if (!navigator.mediaDevices) throw new Error(t("needs_https"));
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: device ? { deviceId: { exact: device } } : true });
+  } catch (error) {
+    if (!device || !["OverconstrainedError", "NotFoundError"].includes(error.name)) throw error;
+    return navigator.mediaDevices.getUserMedia({ audio: true });
+  }
+}
+
+// Not every change of a figure is worth an alert.
+const coarse = (figure, step) => step * Math.round(figure / step);
+
+const alive = (peer) => peer && !["failed", "disconnected", "closed"].includes(peer.connectionState);
 
 /** 0..1 */
 function loudness(analyser) {

@@ -16,17 +16,27 @@ export function phoneView(phone) {
     ),
     phone.on && [
       h("span", { class: "status", role: "status" }, t(`phone_${phone.state}`)),
-      h("label", { for: "microphone" }, t("microphone")),
-      h(
-        "select",
-        { id: "microphone", onchange: (event) => void phone.choose(event.target.value) },
-        h("option", { value: "", selected: phone.input === "" }, t("default_microphone")),
-        phone.inputs.map((one, index) => h("option", { value: one.deviceId, selected: one.deviceId === phone.input }, one.label || `${t("microphone")} ${index + 1}`)),
-      ),
+      phone.state === "replaced" && h("button", { type: "button", class: "small", "data-key": "ring-here", onclick: () => phone.switch(true) }, t("ring_here")),
+      device("microphone", phone.inputs, phone.input, (chosen) => void phone.choose(chosen)),
+      phone.outputs.length > 0 && device("speaker", phone.outputs, phone.output, (chosen) => void phone.listen(chosen)),
       meter("level-out", "you_speak"),
       meter("level-in", "you_hear"),
-      phone.trouble && h("p", { class: "banner hold", role: "alert" }, t("network_trouble")),
+      phone.trouble && h("p", { class: "banner hold", role: "alert", "data-key": "trouble" }, phone.trouble.cut ? t("sound_lost") : t("network_trouble", phone.trouble)),
     ],
+  );
+}
+
+function device(id, found, chosen, choose) {
+  return h(
+    "span",
+    { class: "device", "data-key": id },
+    h("label", { for: id }, t(id)),
+    h(
+      "select",
+      { id, onchange: (event) => choose(event.target.value) },
+      h("option", { value: "", selected: chosen === "" }, t("default_device")),
+      found.map((one, index) => h("option", { value: one.deviceId, selected: one.deviceId === chosen }, one.label || `${t(id)} ${index + 1}`)),
+    ),
   );
 }
 

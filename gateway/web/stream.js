@@ -1,9 +1,11 @@
 // A WebSocket that comes back by itself. The gateway sends whole pictures, so the first one after a break has all.
 
 const FIRST_WAIT = 500;
-const LONGEST_WAIT = 8000;
-const SILENCE = 15000;
-const PROBE = 5000;
+const LONGEST_WAIT = 4000;
+const WATCH = 1000;
+const QUIET = 2000;
+const SILENCE = 4000;
+const WORD = "{}";
 
 export class Stream {
   /** path(): where to connect, asked anew each time; tell.picture(object), tell.connected(bool) */
@@ -16,19 +18,20 @@ export class Stream {
     this.online = () => this.again(0);
     addEventListener("offline", this.offline);
     addEventListener("online", this.online);
-    this.watching = setInterval(() => this.watch(), PROBE);
+    this.watching = setInterval(() => this.watch(), WATCH);
   }
 
   open() {
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${this.path()}`);
     this.socket = socket;
-    this.heard = Date.now();
+    this.asked = Date.now();
     socket.onmessage = (event) => {
       if (socket !== this.socket) return;
       this.heard = Date.now();
+      this.asked = null;
       this.wait = FIRST_WAIT;
       this.tell.connected(true);
-      this.tell.picture(JSON.parse(event.data));
+      if (event.data !== WORD) this.tell.picture(JSON.parse(event.data));
     };
     socket.onclose = () => socket === this.socket && this.drop();
   }
@@ -47,15 +50,16 @@ export class Stream {
     if (!this.closed) this.timer = setTimeout(() => this.socket || this.open(), wait);
   }
 
-  /** A dead network closes no socket: when nothing was heard for long, ask whether the gateway is there. */
-  async watch() {
+  /** A dead network closes no socket. The gateway answers a word with a word; without an answer it is not there. */
+  watch() {
     const socket = this.socket;
-    if (!socket || Date.now() - this.heard < SILENCE) return;
-    try {
-      await fetch("/healthz", { signal: AbortSignal.timeout(PROBE), cache: "no-store" });
-      if (socket === this.socket) this.heard = Date.now();
-    } catch {
-      if (socket === this.socket) this.drop();
+    if (!socket) return;
+    const now = Date.now();
+    if (this.asked !== null) {
+      if (now - this.asked >= SILENCE) this.drop();
+    } else if (now - this.heard >= QUIET) {
+      this.asked = now;
+      socket.send(WORD);
     }
   }
 

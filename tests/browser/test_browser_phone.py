@@ -1,60 +1,94 @@
-"""The browser as the agent's telephone: heard and hearing, before and after a reload."""
+"""The browser as the agent's telephone: answer, decline, devices, and what else may ring."""
 
 from __future__ import annotations
 
 from playwright.async_api import Page, expect
 
-from tests.browser.site import ANNA, CUSTOMER, Site
-from tests.browser.test_desk import press
-from tests.browser.test_look import look
-from tests.peers.contact_center_call import CenterCall
-from tests.support.waiting import until
+from tests.browser.actions import NO_CALL, browser_phone, heading, in_call, press
+from tests.browser.ears import Ears
+from tests.browser.site import ANNA, ANNA_HZ, CUSTOMER, EXPERT, Site
 
-
-async def hears_the_browser(call: CenterCall) -> None:
-    """The fake microphone beeps once a second."""
-    since = call.rtp.now
-    await until(lambda: bool(abs(call.rtp.pcm(since)).max(initial=0) > 500), 10)
-
-
-async def is_heard(page: Page) -> None:
-    await page.wait_for_function("document.getElementById('level-in').value > 0.02")
-
-
-async def test_a_call_is_answered_in_the_browser_and_a_reload_picks_it_up_again(site: Site) -> None:
-    page = await site.page("anna")
-    await page.get_by_label("Use this browser as my telephone").check()
-    await expect(page.get_by_text("ready to ring")).to_be_visible()
-    customer = await site.carrier.call(ANNA, tone=440.0)
-    await press(page, "Answer")
-    await customer.answered()
-    await expect(page.get_by_role("heading", name=f"Call with {CUSTOMER}")).to_be_visible()
-    await hears_the_browser(customer)
-    await is_heard(page)
-    await look(page, "phone-wide")
-    await page.reload()
-    await expect(page.get_by_role("heading", name=f"Call with {CUSTOMER}")).to_be_visible()
-    await hears_the_browser(customer)
-    await is_heard(page)
-    await press(page, "Hang up")
-    await customer.expect_end()
-    await site.phones.expect_no_call(0.1)
+LABEL_OF = "async id => (await navigator.mediaDevices.enumerateDevices()).find(d => d.deviceId === id).label"
+MICROPHONE = 'connections.at(-1).getSenders()[0].track.label === "Fake Audio Input 2"'
+SPEAKER = f'await ({LABEL_OF})(document.querySelector("audio").sinkId) === "Fake Audio Output 2"'
+PAIR = {"agent": {"customer"}, "customer": {"agent"}}
 
 
 async def test_a_call_is_declined_in_the_browser(site: Site) -> None:
     page = await site.page("anna")
-    await page.get_by_label("Use this browser as my telephone").check()
-    await expect(page.get_by_text("ready to ring")).to_be_visible()
+    await browser_phone(page)
     customer = await site.carrier.call(ANNA)
     await press(page, "Decline")
     assert (await customer.outcome()).code == 486
-    await expect(page.get_by_text("No call at the moment.")).to_be_visible()
+    await expect(page.get_by_text(NO_CALL)).to_be_visible()
 
 
-async def test_a_second_page_of_the_same_agent_rings_and_the_first_says_so(site: Site) -> None:
+async def test_a_second_page_of_the_same_agent_rings_and_the_first_takes_it_back(site: Site) -> None:
     first, second = await site.page("anna"), await site.page("anna")
-    await first.get_by_label("Use this browser as my telephone").check()
-    await expect(first.get_by_text("ready to ring")).to_be_visible()
-    await second.get_by_label("Use this browser as my telephone").check()
-    await expect(second.get_by_text("ready to ring")).to_be_visible()
+    await browser_phone(first)
+    await browser_phone(second)
     await expect(first.get_by_text("Another page of yours rings now.")).to_be_visible()
+    await press(first, "Ring here")
+    await expect(first.get_by_text("ready to ring")).to_be_visible()
+    await expect(second.get_by_text("Another page of yours rings now.")).to_be_visible()
+
+
+async def test_microphone_and_loudspeaker_are_changed_in_mid_call_and_kept(site: Site) -> None:
+    page = await site.page("anna")
+    ears, customer = await in_call(site, page)
+    for name, label in (("Microphone", "Fake Audio Input 2"), ("Loudspeaker", "Fake Audio Output 2")):
+        await page.get_by_label(name, exact=True).select_option(label=label)
+    await until_so(page, MICROPHONE)
+    await until_so(page, SPEAKER)
+    await ears.hear(PAIR)
+    await page.reload()
+    await heading(page, f"Call with {CUSTOMER}")
+    await ears.hear(PAIR)
+    await until_so(page, MICROPHONE)
+    await until_so(page, SPEAKER)
+    await press(page, "Hang up")
+    await customer.expect_end()
+
+
+async def until_so(page: Page, expression: str) -> None:
+    """Wait until the expression, which may await, is true."""
+    await page.evaluate(
+        f"""async () => {{
+            for (let turn = 0; turn < 200; turn += 1) {{
+                if ({expression}) return;
+                await new Promise((done) => setTimeout(done, 50));
+            }}
+            throw new Error("never so");
+        }}"""
+    )
+
+
+async def test_a_call_that_the_agent_places_is_taken_by_the_page_without_asking(site: Site) -> None:
+    page = await site.page("anna")
+    await browser_phone(page)
+    await page.get_by_label("New call").fill(EXPERT)
+    await page.get_by_label("New call").press("Enter")
+    expert = await site.teams.expect_invite()
+    await expect(page.get_by_role("button", name="Answer")).to_have_count(0)
+    await expert.answer()
+    ears = Ears()
+    ears.page("agent", page, ANNA_HZ)
+    ears.call("expert", expert)
+    await ears.hear({"agent": {"expert"}, "expert": {"agent"}})
+    await heading(page, f"Call with {EXPERT}")
+    await press(page, "Hang up")
+    await expert.expect_end()
+
+
+async def test_without_a_microphone_the_page_says_so_and_the_call_goes_on_ringing(site: Site) -> None:
+    page = await site.page("anna")
+    await browser_phone(page)
+    await page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('denied'); }; }"
+    )
+    customer = await site.carrier.call(ANNA)
+    await press(page, "Answer")
+    await expect(page.get_by_text("The microphone cannot be used: denied")).to_be_visible()
+    await expect(page.get_by_role("button", name="Answer")).to_be_visible()
+    await customer.cancel()
+    await expect(page.get_by_role("button", name="Answer")).to_have_count(0)

@@ -17,7 +17,7 @@ async def answered(site: Site, page: Page, number: str = ANNA) -> tuple[CenterCa
     telephone = await site.phones.expect_call()
     telephone.ring()
     await expect(page.get_by_role("alert")).to_contain_text(CUSTOMER)
-    await expect(page.get_by_text("Answer it on your telephone.")).to_be_visible()
+    await expect(page.get_by_text("Answer it on your telephone")).to_be_visible()
     await telephone.answer()
     await customer.answered()
     await expect(page.get_by_role("heading", name=f"Call with {CUSTOMER}")).to_be_visible()

@@ -47,7 +47,7 @@ async def test_every_view_is_accessible_and_fits(site: Site, size: tuple[int, in
     customer = await site.carrier.call(ANNA)
     telephone = await site.phones.expect_call()
     telephone.ring()
-    await expect(page.get_by_text("Answer it on your telephone.")).to_be_visible()
+    await expect(page.get_by_text("Answer it on your telephone")).to_be_visible()
     await look(page, f"incoming-{suffix}")
     await telephone.answer()
     await customer.answered()

@@ -1,0 +1,103 @@
+"""The browser's telephone when something breaks: a reload, a dead network, lost packets, a second agent."""
+
+from __future__ import annotations
+
+import asyncio
+
+from playwright.async_api import Page, expect
+
+from tests.browser.actions import NO_CALL, browser_phone, heading, in_call, press, taken
+from tests.browser.ears import everybody
+from tests.browser.site import ANNA, BERT, BERT_HZ, CUSTOMER, Site
+from tests.support.waiting import until
+
+PAIR = everybody("agent", "customer")
+CUT = 10.0
+SOON = 20_000
+OTHER, OTHER_HZ = "+493055502", 1330.0
+
+
+async def test_a_reload_in_mid_call_picks_the_call_up_again(site: Site) -> None:
+    page = await site.page("anna")
+    ears, customer = await in_call(site, page)
+    await page.reload()
+    await heading(page, f"Call with {CUSTOMER}")
+    await ears.hear(PAIR)
+    await press(page, "Hang up")
+    await customer.expect_end()
+    await site.phones.expect_no_call(0.05)
+
+
+async def test_a_network_that_is_dead_for_ten_seconds_costs_no_call(site: Site) -> None:
+    """Nothing is closed and nothing arrives, neither the page's connections nor its sound."""
+    page = await site.page("anna", relayed=True)
+    ears, customer = await in_call(site, page)
+    site.relay.silent = site.media.silent = True
+    begun = asyncio.get_running_loop().time()
+    await expect(page.get_by_text("Connection lost. Trying again…")).to_be_visible(timeout=8_000)
+    await expect(page.get_by_text("The sound is interrupted.")).to_be_visible(timeout=SOON)
+    assert await ears.levels("customer") == {}
+    other = await site.carrier.call(ANNA, caller=OTHER)
+    await asyncio.sleep(begun + CUT - asyncio.get_running_loop().time())
+    site.relay.silent = site.media.silent = False
+
+    missed = page.locator(".missed")
+    await expect(missed).to_contain_text("While you were disconnected", timeout=SOON)
+    await expect(missed).to_contain_text(f"A call from {OTHER} came in")
+    await expect(page.get_by_text("Connected", exact=True)).to_be_visible()
+    await ears.hear(PAIR, within=20.0)
+    await expect(page.get_by_text("The sound is interrupted.")).to_have_count(0, timeout=SOON)
+    await press(page, "Decline")
+    assert (await other.outcome()).code == 486
+    await ears.hear(PAIR)
+    await press(page, "Hang up")
+    await customer.expect_end()
+
+
+async def test_lost_packets_are_told_and_so_is_their_end(site: Site) -> None:
+    page = await site.page("anna", relayed=True)
+    _, customer = await in_call(site, page)
+    trouble = page.get_by_text("Your network has trouble")
+    site.media.loss = 0.4
+    await expect(trouble).to_contain_text("% of the sound is lost", timeout=SOON)
+    [session] = site.gateway.telephony.context.phones.sessions.values()
+    await until(lambda: session.trouble)
+    site.media.loss = 0.0
+    await expect(trouble).to_have_count(0, timeout=SOON)
+    await press(page, "Hang up")
+    await customer.expect_end()
+
+
+async def test_two_agents_talk_at_once_and_to_each_other(site: Site) -> None:
+    anna, bert = await site.page("anna"), await site.page("bert", hz=BERT_HZ)
+    ears, customer = await in_call(site, anna)
+    await browser_phone(bert)
+    other = await taken(site, bert, BERT, OTHER)
+    ears.page("bert", bert, BERT_HZ)
+    ears.call("other", other, OTHER_HZ)
+    await ears.hear(PAIR | everybody("bert", "other"))
+    await expect(anna.get_by_text(OTHER)).to_have_count(0)
+    await expect(bert.get_by_text(CUSTOMER)).to_have_count(0)
+    await press(bert, "Hang up")
+    await other.expect_end()
+    ears.gone("other")
+
+    await call(anna, bert, BERT)
+    await ears.hear({"agent": {"bert"}, "bert": {"agent"}, "customer": {"music"}})
+    await press(anna, "Merge")
+    await heading(bert, "Conference of 3")
+    await ears.hear(everybody("agent", "bert", "customer"))
+    await press(anna, "Hang up")
+    await heading(bert, f"Call with {CUSTOMER}")
+    ears.gone("agent")
+    await ears.hear(everybody("bert", "customer"))
+    await customer.bye()
+    await expect(bert.get_by_text(NO_CALL)).to_be_visible()
+
+
+async def call(page: Page, colleague: Page, number: str) -> None:
+    """The agent consults his colleague, who answers in his browser too."""
+    await page.get_by_label("Number to consult").fill(number)
+    await press(page, "Consult")
+    await press(colleague, "Answer")
+    await expect(page.get_by_role("button", name="Merge")).to_be_visible()
