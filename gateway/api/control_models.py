@@ -14,6 +14,15 @@ Number = Annotated[
     Field(min_length=1, max_length=64, description="telephone number, best as +E.164; an extension or name"),
 ]
 TrunkName = Annotated[str, Field(max_length=64, description="the trunk to call over; empty: routing decides")]
+AfterAnswer = Annotated[
+    str,
+    Field(
+        max_length=64,
+        pattern=r"^[0-9A-Da-d*#,]*$",
+        description="DTMF digits for the called party when it has answered, as an attendant wants them; "
+        "a comma waits a second",
+    ),
+]
 LegRef = Annotated[str, Field(min_length=1, max_length=64, description="id of a leg")]
 
 
@@ -31,6 +40,7 @@ class PlaceCall(Strict):
     ]
     number: Number
     trunk: TrunkName = ""
+    digits: AfterAnswer = ""
 
 
 class ChangeCall(Strict):
@@ -55,6 +65,7 @@ class AddLeg(Strict):
 
     number: Number
     trunk: TrunkName = ""
+    digits: AfterAnswer = ""
     by: LegRef | None = Field(default=None, description="who invites and becomes host; by default an agent")
 
 
@@ -95,6 +106,7 @@ class CallOut(Strict):
 
     number: Number
     trunk: TrunkName = ""
+    digits: AfterAnswer = ""
 
 
 class Supervise(Strict):

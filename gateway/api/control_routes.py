@@ -63,7 +63,10 @@ def _call_operations(control: CallControl, make: _Maker) -> list[Operation]:
 
     async def place(asked: Asked[PlaceCall, None]) -> web.Response:
         body = asked.body
-        return _created(await control.place(agent=body.agent, number=body.number, trunk=body.trunk))
+        placed = await control.place(
+            agent=body.agent, number=body.number, trunk=body.trunk, digits=body.digits
+        )
+        return _created(placed)
 
     async def show(asked: Asked[None, None]) -> web.Response:
         return json_response(CallView, control.show(asked.path("call")))
@@ -81,7 +84,10 @@ def _call_operations(control: CallControl, make: _Maker) -> list[Operation]:
 
     async def add(asked: Asked[AddLeg, None]) -> web.Response:
         body = asked.body
-        return _created(await control.add(asked.path("call"), body.number, by=body.by, trunk=body.trunk))
+        added = await control.add(
+            asked.path("call"), body.number, by=body.by, trunk=body.trunk, digits=body.digits
+        )
+        return _created(added)
 
     return [
         make("GET", CALLS, "listCalls", "Calls that are up, oldest first", listed, _LIST, query=CallFilter),
@@ -144,12 +150,16 @@ def _leg_operations(control: CallControl, make: _Maker) -> list[Operation]:
     async def consult(asked: Asked[CallOut, None]) -> web.Response:
         body = asked.body
         return _created(
-            await control.consult(asked.path("call"), asked.path("leg"), body.number, trunk=body.trunk)
+            await control.consult(
+                asked.path("call"), asked.path("leg"), body.number, trunk=body.trunk, digits=body.digits
+            )
         )
 
     async def transfer(asked: Asked[CallOut, None]) -> web.Response:
         body = asked.body
-        await control.transfer(asked.path("call"), asked.path("leg"), body.number, trunk=body.trunk)
+        await control.transfer(
+            asked.path("call"), asked.path("leg"), body.number, trunk=body.trunk, digits=body.digits
+        )
         return web.Response(status=202)
 
     async def supervise(asked: Asked[Supervise, None]) -> web.Response:

@@ -21,7 +21,7 @@ from gateway.calls.control_views import CallView, view_of
 from gateway.calls.control_views import LegView as LegView
 from gateway.calls.dialling import Order
 from gateway.calls.digits import DIGITS
-from gateway.calls.holding import set_hold, set_muted, set_party_hold
+from gateway.calls.holding import restore, set_hold, set_muted, set_party_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.outgoing import agent_trunk
 from gateway.calls.page_leg import page_leg
@@ -53,8 +53,11 @@ class CallControl(Checks):
 
     # ---- calls ----
 
-    async def place(self, *, agent: str, number: str, trunk: str = "") -> CallView:
-        """Ring the agent (a login or a number), then call `number` for him. Returns while his phone rings."""
+    async def place(self, *, agent: str, number: str, trunk: str = "", digits: str = "") -> CallView:
+        """Ring the agent (a login or a number), then call `number` for him. Returns while his phone rings.
+
+        digits, here and below: sent to the called party when it has answered, as an attendant wants them
+        """
         dialled, login = self._agent(agent)
         name = agent_trunk(self._context)
         if not name:
@@ -75,7 +78,7 @@ class CallControl(Checks):
             post=call.post,
         )
         try:
-            target, order = self._way(call, number, leg, trunk, role=Role.CALLEE)
+            target, order = self._way(call, number, leg, trunk, role=Role.CALLEE, digits=digits)
         except ControlError:
             self._registry.discard(call)
             raise
@@ -134,19 +137,26 @@ class CallControl(Checks):
         call = self._call(call_id)
 
         async def run() -> None:
-            if call.music is not policy:
-                call.music = policy
-                await call.records.noted("hold_music", policy=policy.value)
+            before = call.music
+            if before is policy:
+                return
+            call.music = policy
+            try:
                 await call.rewire()
+            except MediaError:
+                call.music = before
+                await call.settle()
+                raise
+            await call.records.noted("hold_music", policy=policy.value)
 
         await self._in(call, run)
 
-    # ---- one participant ----
     async def set_stage(self, call_id: str, stage: str) -> None:
         """Where the contact center has the call now, one of `call_detail.STAGES`; for the records alone."""
         call = self._call(call_id)
         await self._in(call, functools.partial(call.records.stage, stage))
 
+    # ---- one participant ----
 
     async def hold(self, call_id: str, leg_id: str) -> None:
         """This leg's party puts the call on hold; nobody is signalled anything."""
@@ -170,7 +180,7 @@ class CallControl(Checks):
         await self._hold_party(call_id, leg_id, by, False)
 
     async def _hold_party(self, call_id: str, leg_id: str, by: str, held: bool) -> None:
-        if leg_id == by:
+        if self._call(call_id) and leg_id == by:
             raise ControlError(422, "own_leg", "a party cannot be put on hold by itself: hold the call")
 
         async def run(call: Call, leg: Leg) -> bool:
@@ -179,7 +189,14 @@ class CallControl(Checks):
         await self._change(call_id, leg_id, run)
 
     async def mute(self, call_id: str, leg_id: str, muted: bool) -> None:
-        await self._change(call_id, leg_id, lambda call, leg: set_muted(call, leg, muted))
+        async def run(call: Call, leg: Leg) -> bool:
+            if muted and self._context.rooms is None and call.sound.would_mix(call.muted | {leg.id}):
+                raise ControlError(
+                    409, "no_rooms", "this gateway runs no conference rooms: hold the call instead"
+                )
+            return await set_muted(call, leg, muted)
+
+        await self._change(call_id, leg_id, run)
 
     async def digits(self, call_id: str, leg_id: str, digits: str) -> None:
         """Send DTMF to this leg's party; returns when the last one is over."""
@@ -211,15 +228,17 @@ class CallControl(Checks):
 
     # ---- more participants ----
 
-    async def add(self, call_id: str, number: str, *, by: str | None = None, trunk: str = "") -> CallView:
+    async def add(
+        self, call_id: str, number: str, *, by: str | None = None, trunk: str = "", digits: str = ""
+    ) -> CallView:
         """Call `number` into the call; those present hear it ring. `by` (default: an agent) is the host."""
         call = self._call(call_id)
 
         async def run() -> CallView:
             self._needs_room(call)
             host = self._host(call, by)
-            leg, order = self._way(call, number, host, trunk)
-            if any(other.number == leg.number for other in call.legs.values()):
+            leg, order = self._way(call, number, host, trunk, digits=digits)
+            if not digits and any(other.number == leg.number for other in call.legs.values()):
                 raise ControlError(409, "already_there", f"{leg.number} is in the call, or being called")
             if not host.host:
                 host.host = True
@@ -254,13 +273,19 @@ class CallControl(Checks):
             current = call.supervisors.get(leg.id)
             if current is None:
                 raise ControlError(409, "no_supervisor", "this participant does not supervise")
-            await call.supervise(leg, Supervision(mode, current.of))
+            try:
+                await call.supervise(leg, Supervision(mode, current.of))
+            except MediaError:
+                await call.supervise(leg, current)
+                raise
 
         await self._in(call, run)
 
     # ---- consultation and transfer ----
 
-    async def consult(self, call_id: str, leg_id: str, number: str, *, trunk: str = "") -> CallView:
+    async def consult(
+        self, call_id: str, leg_id: str, number: str, *, trunk: str = "", digits: str = ""
+    ) -> CallView:
         """The party `leg_id` holds the call and is connected to `number` in a call of its own: that one."""
         call = self._call(call_id)
 
@@ -269,7 +294,7 @@ class CallControl(Checks):
             agent = self._present(call, leg_id)
             if self._consultation(call) is not None:
                 raise ControlError(409, "consultation_open", "end, merge or transfer the open one first")
-            target, order = self._way(call, number, agent, trunk, role=Role.CALLEE)
+            target, order = self._way(call, number, agent, trunk, role=Role.CALLEE, digits=digits)
             other = self._registry.new_call(call)
             try:
                 await consult(call, other, agent, target, order)
@@ -313,7 +338,9 @@ class CallControl(Checks):
             primary, consultation, lambda: complete_transfer(consultation, primary), while_ringing=True
         )
 
-    async def transfer(self, call_id: str, leg_id: str, number: str, *, trunk: str = "") -> None:
+    async def transfer(
+        self, call_id: str, leg_id: str, number: str, *, trunk: str = "", digits: str = ""
+    ) -> None:
         """Blind: `number` is called and takes the place of `leg_id`, who comes back when it fails."""
         call = self._call(call_id)
 
@@ -321,7 +348,7 @@ class CallControl(Checks):
             self._needs_up(call)
             leg = self._present(call, leg_id)
             other = next((call.legs[o] for o in sorted(call.parties) if o != leg.id and o in call.legs), leg)
-            new, order = self._way(call, number, leg, trunk, caller=other.number)
+            new, order = self._way(call, number, leg, trunk, caller=other.number, digits=digits)
             await transfer(call, leg, new, order)
 
         await self._in(call, run)
@@ -358,8 +385,14 @@ class CallControl(Checks):
         call = self._call(call_id)
 
         async def run() -> None:
-            if await change(call, self._present(call, leg_id)):
+            leg, holds, muted = self._present(call, leg_id), set(call.holds), set(call.muted)
+            if not await change(call, leg):
+                return
+            try:
                 await call.rewire()
+            except MediaError:
+                await restore(call, holds, muted)
+                raise
 
         await self._in(call, run)
 

@@ -12,6 +12,7 @@ from gateway.calls.call import Call, CallState
 from gateway.calls.context import CallContext
 from gateway.calls.control_views import may_answer
 from gateway.calls.dialling import Order
+from gateway.calls.digits_after import DigitsAfter, sendable
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.outgoing import outgoing
 from gateway.calls.registry import CallRegistry
@@ -41,6 +42,7 @@ class Checks:
 
     def __init__(self, context: CallContext, registry: CallRegistry) -> None:
         self._context, self._registry = context, registry
+        self._after = DigitsAfter(context)
 
     def _call(self, call_id: str) -> Call:
         call = self._registry.calls.get(CallId(call_id))
@@ -135,13 +137,19 @@ class Checks:
         *,
         caller: str | None = None,
         role: Role = Role.PARTICIPANT,
+        digits: str = "",
     ) -> tuple[Leg, Order]:
+        """digits: sent to the party when it has answered."""
         _check_number(number)
+        if not sendable(digits):
+            raise ControlError(422, "bad_digits", "digits are 0-9, *, #, A-D, and a comma for a pause")
         who = by.number if caller is None else caller
         try:
-            return outgoing(self._context, call, number, by=by, caller=who, trunk=trunk, role=role)
+            leg, order = outgoing(self._context, call, number, by=by, caller=who, trunk=trunk, role=role)
         except SipError as error:
             raise ControlError(422, "no_way", error.text) from error
+        self._after.expect(leg, digits)
+        return leg, order
 
     async def _in(self, call: Call, run: Callable[[], Awaitable[T]]) -> T:
         """Run it in the call's task; what goes wrong there is said in a ControlError's words."""

@@ -42,11 +42,11 @@ class FirstCallee:
             )
         if leg.early:
             call.ringback.discard(self._caller.id)
-            await call.rewire()
+            await call.settle()
         elif self._caller.early:
             # it hears us already, so its own equipment makes no tone any more
             call.ringback.add(self._caller.id)
-            await call.rewire()
+            await call.settle()
         else:
             self._caller.ring(event.code if event.code in (181, 182) else 180)
 

@@ -50,7 +50,7 @@ async def lend(call: Call, leg: Leg, to: Call) -> None:
     to.legs[leg.id] = leg
     to.borrowed.add(leg.id)
     leg.post = to.post
-    await call.rewire()
+    await call.settle()
 
 
 async def give_back(call: Call, primary: Call) -> None:
@@ -62,7 +62,7 @@ async def give_back(call: Call, primary: Call) -> None:
     async def accept() -> None:
         for leg in legs:
             _returned(primary, leg)
-        await primary.rewire()
+        await primary.settle()
 
     _pass_on(call, primary, legs, accept)
     await call.records.left(*legs)

@@ -80,3 +80,14 @@ async def set_muted(call: Call, leg: Leg, muted: bool) -> bool:
     (call.muted.add if muted else call.muted.discard)(leg.id)
     await call.records.muted(leg, muted=muted)
     return True
+
+
+async def restore(call: Call, holds: set[Hold], muted: set[LegId]) -> None:
+    """Everything as it was: what was asked for cannot be heard."""
+    for hold in call.holds ^ holds:
+        holder = _holder(call, hold)
+        if holder is not None:
+            await _change(call, holder, hold, hold in holds)
+    for leg in call.muted ^ muted:
+        await set_muted(call, call.legs[leg], leg in muted)
+    await call.settle()

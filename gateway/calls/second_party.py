@@ -54,7 +54,7 @@ class SecondParty:
             call.ringback.discard(self._waiting.id)
         else:
             call.ringback.add(self._waiting.id)
-        await call.rewire()
+        await call.settle()
 
     async def answered(self, call: Call, leg: Leg) -> None:
         call.ringback.discard(self._waiting.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway.calls.audibility import Edges, Participant, audibility
@@ -58,6 +58,12 @@ class CallSound:
             ringback=call.ringback & parties.keys(),
             on_room_moved=self._room_moved,
         )
+
+    def would_mix(self, muted: Collection[LegId]) -> bool:
+        """Whether the call needs a room if these are muted, now or when nobody holds it any more."""
+        parties, ringing, _ = self._wanted()
+        edges = audibility(self._participants(parties, ringing), muted=muted, music=self._call.music)
+        return bool(plan(parties, edges, ringing=ringing).room)
 
     def _wanted(self) -> tuple[dict[LegId, Leg], set[LegId], Edges]:
         """Who takes part, who of them is being rung, and who hears whom."""

@@ -62,7 +62,7 @@ class TransferTarget:
         if len(others) == 1:
             self._waits = others[0]
             call.ringback.add(self._waits)
-        await call.rewire()
+        await call.settle()
 
     async def progress(self, call: Call, leg: Leg, event: Progress) -> None:
         await self.rang(call, leg, event.code, event.phrase)
