@@ -103,11 +103,13 @@ class CallTracker:
                         mine.holds.append((hold.start, hold.end))
                     elif hold.leg == leg.leg:
                         mine.held = hold.start
-                if leg.leg in state.members:
+                if leg.supervising is not None:
+                    mine.joined, mine.supervision = leg.supervising, True
+                elif leg.leg in state.members:
                     since = [part.start for part in state.segments if leg.leg in part.members]
                     mine.joined = min([*since, state.member_since])
-                    if leg.login:
-                        found.append(Joined(leg.login, state.call, mine.joined, mine.supervision))
+                if mine.joined is not None and leg.login:
+                    found.append(Joined(leg.login, state.call, mine.joined, mine.supervision))
         return found
 
     def observe(self, event: Event) -> list[Joined | Left]:

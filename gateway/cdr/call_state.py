@@ -35,6 +35,7 @@ from gateway.events import (
     LegRinging,
     LegTransferred,
     MediaMoved,
+    Noted,
     StageEntered,
     Waited,
     WorkBegan,
@@ -77,6 +78,8 @@ class LegState:
     codec: str = ""
     srtp: bool = False
     muted: bool = False
+    supervising: int | None = None
+    """Since when it takes part as a supervisor, in whatever mode."""
     ended: int | None = None
     termination: Termination | None = None
     correlation: str = ""
@@ -258,6 +261,9 @@ def apply(state: CallState, event: Event) -> None:
                 _spans(state, now)
         case LegMuted():
             _leg(state, event.leg, now).muted = event.muted
+        case Noted(what="supervision", leg=str(supervisor)):
+            leg = _leg(state, LegId(supervisor), now)
+            leg.supervising = now if leg.supervising is None else leg.supervising
         case LegTransferred():
             _transferred(state, event, now)
         case MediaMoved():

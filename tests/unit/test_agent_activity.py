@@ -151,6 +151,21 @@ def test_a_restarted_tracker_goes_on_where_the_journal_is() -> None:
     assert left == whole
 
 
+@pytest.mark.parametrize("barges", [False, True])
+def test_a_supervisor_goes_on_supervising_after_a_restart(barges: bool) -> None:
+    events = call_of_anna()
+    events.insert(3, Noted(call=CALL, at=2500, what="supervision", leg=ANNA, detail={"mode": "listen"}))
+    if not barges:
+        events = [e for e in events if not (isinstance(e, LegJoined | LegLeft) and e.leg == ANNA)]
+    cut = next(place for place, event in enumerate(events) if event.at > 5000)
+    tracker = CallTracker()
+    (joined,) = tracker.restore(fold(events[:cut]).values())
+    assert joined == Joined("anna", CALL, 2500, supervision=True)
+    assert tracker.engaged("anna") == (False, True)
+    (left,) = told(tracker, events[cut:])
+    assert left == told(CallTracker(), events)[-1]
+
+
 # --------------------------------------------------------------------------------------- activities
 
 
