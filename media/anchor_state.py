@@ -24,13 +24,18 @@ from media.engine_sdp import Outside, Party, Target
 from media.mki import Mki, MkiSearch
 from media.patchbay import PatchBay
 from media.rtpengine import Reply
+from media.webrtc_leg import BrowserAnchor
+from media.webrtc_sdp import BrowserParty
 
 log = logging.getLogger("tandem.media")
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorState:
-    """Fields as those of `Anchor` and `EngineLeg`; `mki` is (announced, the reading that works)."""
+    """Fields as those of `Anchor` and `EngineLeg`; `mki` is (announced, the reading that works).
+
+    browser: of a `BrowserAnchor`, with `event`, the number of digits inside
+    """
 
     codec: Codec | None
     telephone_event: int | None
@@ -48,6 +53,8 @@ class AnchorState:
     target: Target | None
     established: bool
     injecting: bool
+    browser: BrowserParty | None = None
+    event: int = 0
 
 
 _FORM: Final = TypeAdapter(AnchorState)
@@ -73,6 +80,8 @@ def capture(anchor: Anchor) -> dict[str, Any]:
         target=engine.target,
         established=engine.established,
         injecting=engine.injecting,
+        browser=anchor.browser if isinstance(anchor, BrowserAnchor) else None,
+        event=anchor.event if isinstance(anchor, BrowserAnchor) else 0,
     )
     record: dict[str, Any] = _FORM.dump_python(state, mode="json")
     return record
@@ -86,7 +95,10 @@ def restore(bay: PatchBay, leg: LegId, policy: MediaPolicy, record: dict[str, An
         # its own text would quote the record, keys and all
         fields = {".".join(map(str, one["loc"])) for one in error.errors(include_input=False)}
         raise ValueError(f"anchor record: {', '.join(sorted(fields))}") from None
-    anchor = Anchor(bay, leg, policy, srtp=state.srtp)
+    if state.browser is not None:
+        anchor: Anchor = BrowserAnchor.restored(bay, leg, policy, state.browser, state.event)
+    else:
+        anchor = Anchor(bay, leg, policy, srtp=state.srtp)
     anchor.codec, anchor.telephone_event, anchor.remote = state.codec, state.telephone_event, state.remote
     anchor._selection, anchor._offered, anchor._local = state.selection, state.offered, state.local
     anchor._music, anchor._interrupted = state.music, state.interrupted
@@ -110,10 +122,15 @@ async def verify(anchor: Anchor) -> None:
     """
     engine = anchor._engine
     async with anchor._lock:
-        if not engine.established or engine.outside is None:
+        if not engine.established:
             raise MediaRejected("the leg was not established")
-        found = _ports(await engine.query())
-        if found != {"ext": engine.outside.port, "int": engine.inside_port}:
+        found, wanted = _ports(await engine.query()), {"int": engine.inside_port}
+        if isinstance(anchor, BrowserAnchor):
+            # what the browser sends to has no place in the record: DTLS and ICE found it, and keep it
+            found.pop("ext", None)
+        elif engine.outside is not None:
+            wanted["ext"] = engine.outside.port
+        if found != wanted:
             raise MediaRejected(f"rtpengine has the leg on other ports: {found}")
         if anchor._music is None:
             with contextlib.suppress(MediaRejected):

@@ -164,6 +164,25 @@ class BrowserAnchor(Anchor):
         self._ours: BrowserOutside | None = None
         self._offer_text = b""
 
+    @classmethod
+    def restored(
+        cls, bay: PatchBay, leg: LegId, policy: MediaPolicy, browser: BrowserParty, event: int
+    ) -> BrowserAnchor:
+        """One whose browser answered the last gateway; its connection with rtpengine knows nothing of us."""
+        anchor = cls(bay, leg, policy)
+        anchor._legs.browser, anchor._legs.event = browser, event
+        return anchor
+
+    @property
+    def browser(self) -> BrowserParty | None:
+        """The browser's end, None before it has answered."""
+        return self._legs.browser
+
+    @property
+    def event(self) -> int:
+        """Payload number of digits inside."""
+        return self._legs.event
+
     @property
     def opus(self) -> bool:
         """The browser speaks Opus, not PCMA."""

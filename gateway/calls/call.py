@@ -376,9 +376,9 @@ class Call(CallTask):
                     await self.dial_over(leg, from_timeout(rang=self.dialling[leg.id][0].rang))
             case MaxDuration():
                 await self.end(Termination(Result.COMPLETED, "max_duration", 200, 102, ReleasedBy.SYSTEM))
-            case MediaLost(leg, silence):
+            case MediaLost(leg):
                 if leg.id in self.legs:
-                    await self._news.media_lost(leg, silence)
+                    await self._news.media_lost(leg, signal)
                 else:
                     self._refuse(signal)
             case NewKey(leg):

@@ -152,17 +152,18 @@ class News:
 
     # ---- rtpengine's news ----
 
-    async def media_lost(self, leg: Leg, silence: float | None) -> None:
+    async def media_lost(self, leg: Leg, lost: MediaLost) -> None:
         """A plain trunk's leg that rtpengine has lost gets new ports; Teams would not follow there (T21)."""
         if leg.id not in self._call.joined:
             return
-        if silence is None and leg.trunk.kind is TrunkKind.SIP and leg.id not in self._rebuilt:
-            self._rebuilt.add(leg.id)
-            self._call.keep(asyncio.get_running_loop().create_task(self._rebuild(leg), name="rebuild"))
-        else:
-            text = "rtpengine lost it" if silence is None else f"no RTP for {silence:.0f} s"
+        if lost.final or lost.silence is not None or leg.trunk.kind is not TrunkKind.SIP:
+            text = "rtpengine lost it" if lost.silence is None else f"no RTP for {lost.silence:.0f} s"
             over = Termination(Result.FAILED, "media_lost", 200, 41, ReleasedBy.SYSTEM, text)
             await self._call.leave(leg, over)
+        elif leg.id not in self._rebuilt:
+            # else it is being done: rtpengine, the last gateway and a page may all say so at once
+            self._rebuilt.add(leg.id)
+            self._call.keep(asyncio.get_running_loop().create_task(self._rebuild(leg), name="rebuild"))
 
     def new_key(self, leg: Leg) -> None:
         """Runs beside the inbox, because the peer's answer may take its time."""
@@ -176,7 +177,7 @@ class News:
             await leg.rebuild_media()
         except SipError as error:
             log.error("rebuild_failed call=%s leg=%s cause=%s", call.id, leg.id, error.text)
-            leg.post(MediaLost(leg, None))
+            leg.post(MediaLost(leg, None, final=True))
             return
         log.warning("leg_rebuilt call=%s leg=%s trunk=%s", call.id, leg.id, leg.trunk.name)
 

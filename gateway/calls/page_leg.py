@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from gateway.calls.context import CallContext
 from gateway.calls.dialling import Dialling, Order
@@ -75,6 +76,32 @@ def dialling_of(
     return make(context, call, leg, order, record)
 
 
+def resume_page(context: CallContext, leg: Leg, record: Mapping[str, Any]) -> None:
+    """After a restart: the leg as it was up at its page, which has a while to come back.
+
+    A leg without media was getting a new connection; it gets another one as soon as its media is asked for.
+    """
+    if not leg.anchored:
+        leg.resume_media(BrowserAnchor(context.bay, leg.id, leg.trunk.media))
+    session = _session(context, leg, str(record["login"]), Ring(**record["ring"]))
+    leg.state = LegState.UP
+    leg.adopt(session)
+    session.resume()
+
+
+def _session(context: CallContext, leg: Leg, login: str, ring: Ring) -> PageSession:
+    return PageSession(
+        context.phones,
+        context.clock,
+        leg.id,
+        login,
+        ring,
+        grace=context.config.agent_states.page_grace,
+        on_again=lambda: leg.post(MediaLost(leg, None)),
+        on_away=lambda away: _away(leg, away),
+    )
+
+
 class PageDialling(Dialling):
     """There is one page and nothing to hunt through."""
 
@@ -106,23 +133,15 @@ class PageDialling(Dialling):
         log.info("leg_dialled call=%s leg=%s trunk=%s login=%s", self._call, leg.id, leg.trunk.name, login)
         own = leg.role is Role.CALLER
         caller = self.order.caller
-        session = PageSession(
-            context.phones,
-            context.clock,
-            leg.id,
-            login,
-            Ring(
-                call=self._call,
-                caller="" if caller.withheld else caller.number,
-                display="" if caller.withheld else caller.display,
-                number=caller.number if own else leg.number,
-                direction="out" if own else "in",
-                auto_answer=own,
-            ),
-            grace=context.config.agent_states.page_grace,
-            on_again=lambda: leg.post(MediaLost(leg, None)),
-            on_away=lambda away: _away(leg, away),
+        ring = Ring(
+            call=self._call,
+            caller="" if caller.withheld else caller.number,
+            display="" if caller.withheld else caller.display,
+            number=caller.number if own else leg.number,
+            direction="out" if own else "in",
+            auto_answer=own,
         )
+        session = _session(context, leg, login, ring)
         leg.adopt(session)
         session.begin(offer)
         return None

@@ -16,11 +16,12 @@ from gateway.calls.call import Call, CallState, Loan
 from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.outgoing import agent_trunk
-from gateway.calls.page_leg import BROWSER, PageTrunk
+from gateway.calls.page_leg import BROWSER, PageTrunk, resume_page
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.call_state import CallState as Told
 from gateway.model import CallId, LegId, PartyType, Role
+from gateway.phone.session import PageSession
 from gateway.sip import orphans
 from gateway.sip.profile import Profile
 from gateway.sip.session import Session
@@ -71,9 +72,9 @@ def _joining(call: Call) -> set[LegId]:
 
 
 def _leg(leg: Leg) -> dict[str, Any]:
-    # a browser's leg has no dialog that could be found again
     session = leg.session if isinstance(leg.session, Session) else None
-    media = leg.anchored and leg.anchor.established and not isinstance(leg.trunk, PageTrunk)
+    page = leg.session if isinstance(leg.session, PageSession) and leg.session.state in TALKING else None
+    media = leg.anchored and leg.anchor.established
     talking = session is not None and (session.state in TALKING or bool(leg.answering)) and not leg.offering
     if session is not None and talking and session.over:
         talking = False
@@ -89,6 +90,7 @@ def _leg(leg: Leg) -> dict[str, Any]:
         "held": leg.held,
         "correlation": leg.correlation,
         "session": session.snapshot(leg.answering or None) if session is not None and talking else None,
+        "page": page.snapshot() if page is not None else None,
         "invite": _invite(session, leg.answering if talking else None) if session is not None else None,
         "anchor": anchor_state.capture(leg.anchor) if media else None,
     }
@@ -197,6 +199,8 @@ def _rebuild_leg(context: CallContext, found: Remembered, record: Mapping[str, A
     if record["session"] is not None:
         leg.state = LegState.UP
         leg.session = _session(context, leg, record["session"])
+    if record.get("page") is not None:
+        resume_page(context, leg, record["page"])
     if record["invite"] is not None:
         found.invites.append(record["invite"])
     call.legs[leg.id] = leg

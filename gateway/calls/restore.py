@@ -140,6 +140,8 @@ class Restorer:
             if isinstance(leg.session, Session):
                 leg.session.abandon()
                 self._context.agent.forget(leg.session)
+            elif leg.session is not None:
+                leg.session.end(503)
         self._calls.unknown_call(call)
         return None
 

@@ -56,10 +56,14 @@ class MaxDuration:
 
 @dataclass(frozen=True, slots=True)
 class MediaLost:
-    """No RTP came from an answered leg for `silence` seconds, or (None) rtpengine has lost the leg."""
+    """No RTP came from an answered leg for `silence` seconds, or (None) rtpengine has lost the leg.
+
+    final: a new place in rtpengine was tried, in vain
+    """
 
     leg: Leg
     silence: float | None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

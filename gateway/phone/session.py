@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.clock import Clock, TimerHandle
@@ -108,6 +108,19 @@ class PageSession:
         """For `welcome`."""
         up = self.state in TALKING
         return {"leg": self.leg, "state": "up" if up else "ringing", **self.ring.fields()}
+
+    # ---- over a restart of the gateway ----
+
+    def snapshot(self) -> Message:
+        """What the next gateway has to know of one that is up."""
+        return {"login": self.login, "ring": asdict(self.ring)}
+
+    def resume(self) -> None:
+        """It was up with the last gateway; the page has lost its connection, and is on its way back."""
+        self._phones.sessions[self.leg] = self
+        self._advance(Edge.PROVISIONAL)
+        self._advance(Edge.ACCEPT)
+        self.page_gone()
 
     # ---- commands ----
 
@@ -246,6 +259,8 @@ class PageSession:
             self._leaving = None
         if self.state is SessionState.PROCEEDING:
             self._tell_ring()
+        elif self._answer is not None:
+            self._tell_offer()
         self._on_away(False)
 
     # ---- inside ----

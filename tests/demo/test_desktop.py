@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.async_api import Page, async_playwright, expect
 
-from tests.demo.processes import ROOT
+from tests.demo.processes import ROOT, tandem
 from tests.demo.test_demo import _running
 from tests.peers.tone import loudness
 from tests.peers.voice import read_audio
@@ -82,6 +82,9 @@ async def test_an_agent_signs_in_takes_a_call_and_sees_the_expert_hold(tmp_path:
             terminal.type("c")
             await page.get_by_role("button", name="Answer", exact=True).click()
             await terminal.until("customer talks")
+            await hears_somebody(page)
+            await tandem("restart", "--config", str(folder / "tandem.toml"))
+            await expect(page.get_by_text("ready to ring")).to_be_visible()
             await hears_somebody(page)
             await page.get_by_label("Number to consult, add or transfer to").fill(expert)
             await page.get_by_role("button", name="Consult", exact=True).click()
