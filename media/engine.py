@@ -173,9 +173,9 @@ class Engine:
         self.settings.state_dir.mkdir(parents=True, exist_ok=True)
         options = _options(self.settings)
         state = self._read_state()
-        if state is not None and state.options == options:
-            if await self._adopt(state) or await self._restore(state):
-                return
+        known = state is not None and state.options == options
+        if known and state is not None and (await self._adopt(state) or await self._restore(state)):
+            return
         if state is not None:
             log.warning("engine_replaced pid=%d cause=gone_or_other_options", state.rtpengine.pid)
             await asyncio.gather(state.rtpengine.stop(), state.redis.stop())

@@ -81,6 +81,7 @@ class Call(CallTask):
     lent:        members who are in a consultation; their leg is in that call's hands
     held_at:     since when a leg has held the call or somebody in it, milliseconds
     primary:     the held call that this one is a consultation of
+    passing:     legs handed to another call that has not yet written down that it has them
     borrowed:    legs that go back to `primary` when this call ends
     """
 
@@ -108,6 +109,7 @@ class Call(CallTask):
         self.supervisors: dict[LegId, Supervision] = {}
         self.lent: dict[LegId, Loan] = {}
         self.borrowed: set[LegId] = set()
+        self.passing: dict[LegId, Leg] = {}
         self.answered_at: dict[LegId, int] = {}
         self.held_at: dict[LegId, int] = {}
         self.music = MusicPolicy(context.config.media.hold_music)
@@ -147,6 +149,8 @@ class Call(CallTask):
         """Something changed that the next gateway has to know; it is written in a moment."""
         if self.context.memory is not None and self.state is not CallState.ENDED:
             self.context.memory.mark(self)
+            if self.borrowed and self.primary is not None:
+                self.primary.remember()
 
     async def remembered(self) -> None:
         """As `remember`; returns when it is written."""
@@ -189,6 +193,7 @@ class Call(CallTask):
         """Call a leg's party; `purpose` hears how it goes. `like`: whose codecs to offer first."""
         self.add_leg(leg)
         dialling = dialling_of(self.context, self.id, leg, order, self.records.write)
+        dialling.remembered = self.remembered
         self.dialling[leg.id] = (dialling, purpose)
         try:
             self._limits.check_outgoing(leg.trunk)

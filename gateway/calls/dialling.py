@@ -27,8 +27,8 @@ from gateway.trunks.reasons import from_response, from_timeout, from_transport
 log = logging.getLogger("tandem.calls")
 
 Headers = Sequence[tuple[str, str]]
-SENT_AFTER = (0.01, 0.05, 0.5)
-"""Seconds until the INVITE has surely left: at once on an open connection, later on one to be made."""
+SENT_AFTER = 0.5
+"""Seconds until the INVITE has left on whatever connection, and in whatever form the peer wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,10 @@ class Order:
 
 
 class Dialling:
-    """One leg's way to an answer. `progress`, `failed`, `answered` are fed by the call."""
+    """One leg's way to an answer. `progress`, `failed`, `answered` are fed by the call.
+
+    remembered: writes down what the next gateway has to know of the call
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Dialling:
         self._context = context
         self._call = call
         self._record = record
+        self.remembered: Callable[[], Awaitable[None]] = _nothing
         self._offer = b""
         self._hunt: Hunt[Target] = leg.trunk.hunt(context.clock.now())
         self._attempt: Attempt[Target] | None = None
@@ -187,34 +191,43 @@ class Dialling:
         self.leg.post(Resolved(self.leg, targets, error))
 
     async def _invite(self, attempt: Attempt[Target]) -> None:
-        """Journal the attempt, then send it: a crash in between leaves a record too many, never a call."""
+        """Write down the attempt and its INVITE, then send it: a crash in between leaves a record too many,
+        never a telephone that nobody can stop from ringing.
+        """
         leg, order = self.leg, self.order
         peer = f"{attempt.target.kind}:{attempt.target.address}:{attempt.target.port}"
-        await self._record(
-            LegDialled(call=self._call, at=self._now(), leg=leg.id, peer=attempt.peer, attempt=attempt.number)
-        )
         identity = self._identity(attempt)
         log.info(
             "leg_dialled call=%s leg=%s trunk=%s peer=%s address=%s attempt=%d",
             self._call, leg.id, leg.trunk.name, attempt.peer, peer, attempt.number,
         )  # fmt: skip
-        leg.adopt(
-            self._context.agent.invite(
-                profile=leg.trunk.profile(leg.tenant),
-                target=attempt.target,
-                request_uri=order.target or identity.request_uri,
-                from_=identity.from_,
-                to=identity.to,
-                offer=self._offer,
-                headers=(*identity.headers, *order.headers),
-                contact_user=identity.contact_user,
-                max_forwards=order.max_forwards,
-                handler=leg.handle,
-            )
+        session = self._context.agent.invite(
+            profile=leg.trunk.profile(leg.tenant),
+            target=attempt.target,
+            request_uri=order.target or identity.request_uri,
+            from_=identity.from_,
+            to=identity.to,
+            offer=self._offer,
+            headers=(*identity.headers, *order.headers),
+            contact_user=identity.contact_user,
+            max_forwards=order.max_forwards,
+            handler=leg.handle,
+            hold_back=True,
         )
-        for seconds in SENT_AFTER:
-            # what is remembered of the call has the INVITE in it from then on, so that it can be cancelled
-            leg.timers.append(self._context.clock.call_later(seconds, lambda: leg.post(Command(_nothing))))
+        leg.adopt(session)
+        dialled = LegDialled(
+            call=self._call, at=self._now(), leg=leg.id, peer=attempt.peer, attempt=attempt.number
+        )
+        try:
+            await asyncio.gather(self.remembered(), self._record(dialled))
+        except BaseException:
+            leg.session = None
+            session.cancel()
+            raise
+        session.launch()
+        # a challenge has been answered by then, with an INVITE that has another branch
+        again = self._context.clock.call_later(SENT_AFTER, lambda: leg.post(Command(_nothing)))
+        leg.timers.append(again)
         for seconds, silence in ((attempt.silence, True), (attempt.patience, False)):
             timeout = AttemptTimeout(leg, attempt.number, silence)
             leg.timers.append(

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tandem.calls")
 
 TAKEN_WITHIN = 5.0
-"""Seconds for which a room stays open for legs that are on their way to another call."""
+"""Seconds for which a call and its room stay for legs that are on their way to another call: until that one
+has written down that it has them, a restart gives them back."""
 _NOWHERE = Termination(Result.COMPLETED, "call_gone", 200, 16, ReleasedBy.SYSTEM)
 
 
@@ -45,6 +46,7 @@ async def lend(call: Call, leg: Leg, to: Call) -> None:
             await set_hold(call, leg, False)
         raise
     call.lent[leg.id] = Loan(leg, to, leg.role)
+    leg.moves += 1
     del call.legs[leg.id]
     leg.role = Role.CALLER
     to.legs[leg.id] = leg
@@ -93,7 +95,6 @@ async def hand_over(
     ids = {leg.id for leg in legs}
     muted = source.muted & ids
     holding = {hold.by for hold in source.holds if hold.of is None and hold.by in ids}
-    in_room = source.sound.in_room
 
     async def accept() -> None:
         if instead_of is not None:
@@ -106,13 +107,22 @@ async def hand_over(
 
     signal = _pass_on(source, target, legs, accept)
     await source.records.left(*legs)
-    if in_room:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(signal.settled.wait(), TAKEN_WITHIN)
+    await taken(source, target, signal)
     if leaving is not None:
         await source.drop(leaving, over)
     await source.end(over)
     return signal
+
+
+async def taken(source: Call, target: Call, signal: HandedOver) -> None:
+    """In `source`'s task, before it ends: wait until `target` has written down that it has what it was given.
+
+    A restart before that moment gives the legs back to `source`.
+    """
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(signal.settled.wait(), TAKEN_WITHIN)
+    await target.remembered()
+    source.passing.clear()
 
 
 def _pass_on(
@@ -127,6 +137,7 @@ def _pass_on(
     signal = HandedOver(tuple(legs), accept, refuse)
     for leg in legs:
         source.forget(leg)
+        source.passing[leg.id] = leg
         leg.post = target.post
     target.post(signal)
     return signal
@@ -137,6 +148,7 @@ async def _receive(target: Call, legs: Sequence[Leg], holding: set[LegId], muted
     newcomers = [leg for leg in legs if leg.id not in target.lent]
     for leg in newcomers:
         leg.role = Role.PARTICIPANT
+        leg.moves += 1
         target.add_leg(leg)
         await target.records.answered(leg)
     for leg in legs:
@@ -160,6 +172,7 @@ async def _receive(target: Call, legs: Sequence[Leg], holding: set[LegId], muted
 
 
 def _returned(call: Call, leg: Leg) -> None:
+    leg.moves += 1
     loan = call.lent.pop(leg.id, None)
     if loan is not None:
         leg.role = loan.role

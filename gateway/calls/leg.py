@@ -77,6 +77,7 @@ class Leg:
     post:   where its news go; changes when the leg moves to another call
     number: the far party's number, "" when nobody knows it
     early:  its party hears what we patch although it has not answered or been answered yet
+    moves:  how often it has gone to another call
     held:   its party has put the call on hold by its description
     answerable: its ringing telephone says that it can be answered from afar (Allow-Events: talk)
     answering: our description in the 2xx to its INVITE, until the ACK
@@ -106,6 +107,7 @@ class Leg:
         self.session: LegSession | None = None
         self.early = False
         self.held = False
+        self.moves = 0
         self.answerable = False
         self.answering = b""
         self.correlation = ""

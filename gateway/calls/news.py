@@ -75,12 +75,18 @@ class News:
 
     async def _answered(self, leg: Leg, event: Answered) -> None:
         call = self._call
+        session = leg.session
+        if session is None:
+            return
         if leg.id not in call.dialling:
+            session.confirm()
             return
         dialling, purpose = call.dialling[leg.id]
         dialling.answered()
         leg.advance(LegEdge.ANSWER)
         await call.remembered()
+        # not sooner: a peer without its ACK repeats its 2xx, to the next gateway if it must
+        session.confirm()
         try:
             if event.sdp is None:
                 raise SdpError(488, "the answer carries no session description")

@@ -55,7 +55,8 @@ def capture(call: Call) -> dict[str, Any]:
         "holds": [[hold.by, hold.of] for hold in call.holds],
         "held_at": dict(call.held_at),
         "supervisors": {leg: [how.mode, how.of] for leg, how in call.supervisors.items()},
-        "lent": {leg: [loan.to.id, loan.role] for leg, loan in call.lent.items()},
+        "lent": {leg: [loan.to.id, loan.role, _leg(loan.leg)] for leg, loan in call.lent.items()},
+        "passing": [_leg(leg) for leg in call.passing.values() if leg.state is not LegState.ENDED],
         "borrowed": sorted(call.borrowed),
         "answered_at": dict(call.answered_at),
         "music": call.music,
@@ -65,10 +66,9 @@ def capture(call: Call) -> dict[str, Any]:
 
 
 def _joining(call: Call) -> set[LegId]:
-    """Legs of a call that is just being answered: when the caller is told, everybody is a member."""
-    up = {leg.id for leg in call.legs.values() if leg.state is LegState.UP}
-    answering = any(leg.answering for leg in call.legs.values())
-    return up - call.away if call.state is CallState.SETUP and answering else set()
+    """Legs that are about to be members: they have answered, or their callers are being answered."""
+    up = {leg.id for leg in call.legs.values() if leg.state is LegState.UP and leg.patchable}
+    return up - call.away
 
 
 def _leg(leg: Leg) -> dict[str, Any]:
@@ -89,6 +89,8 @@ def _leg(leg: Leg) -> dict[str, Any]:
         "host": leg.host,
         "held": leg.held,
         "correlation": leg.correlation,
+        "moves": leg.moves,
+        "referred": session is not None and bool(session.refers),
         "session": session.snapshot(leg.answering or None) if session is not None and talking else None,
         "page": page.snapshot() if page is not None else None,
         "invite": _invite(session, leg.answering if talking else None) if session is not None else None,
@@ -113,6 +115,8 @@ class Remembered:
     cut:     legs that were being set up, or whose dialog or trunk is gone: to be ended in the call
     invites: what to tell the peers of those (`orphans.tell`)
     room:    snapshot of its conference, None when it had none
+    fresh:   members of whom the journal does not know as such yet
+    referred: legs that wait for the end of their REFER
     doubtful: legs that the journal has on hold and the record has not, or the other way round: ask them
     links:   the record; `link` resolves what it says of other calls once all are there
     """
@@ -121,8 +125,47 @@ class Remembered:
     cut: list[Leg] = field(default_factory=list)
     invites: list[dict[str, Any]] = field(default_factory=list)
     room: dict[str, Any] | None = None
+    fresh: set[LegId] = field(default_factory=set)
+    referred: set[LegId] = field(default_factory=set)
     doubtful: set[LegId] = field(default_factory=set)
     links: Mapping[str, Any] = field(default_factory=dict)
+
+
+def readable(record: Mapping[str, Any]) -> bool:
+    """Whether it has the form that `untangle` and `rebuild` expect of every record."""
+    parts = {"legs": list, "lent": dict, "joined": list, "away": list}
+    return (
+        record.get("version") == VERSION
+        and all(isinstance(record.get(name), form) for name, form in parts.items())
+        and all(isinstance(leg, dict) and "id" in leg for leg in record["legs"])
+    )
+
+
+def untangle(records: Mapping[CallId, dict[str, Any]], told: Mapping[CallId, Told]) -> None:
+    """Put each leg into exactly one of the calls, whatever moment of a move the records are from.
+
+    A leg that moves is first in the record of the call that gives it (`lent`, `passing`), then in both, then
+    in that of the call that takes it. The one that has booked it and has it after the most moves is right;
+    where nobody has booked it yet, the giver has it still.
+    """
+    best: dict[str, tuple[int, CallId]] = {}
+    over = {leg for state in told.values() for leg, one in state.legs.items() if one.ended is not None}
+    for call, record in records.items():
+        for leg in record["legs"]:
+            if leg["id"] in told[call].legs:
+                claim = (int(leg.get("moves", 0)), call)
+                best[leg["id"]] = max(best.get(leg["id"], claim), claim)
+    for call, record in records.items():
+        mine = [leg for leg in record["legs"] if best.get(leg["id"], (0, ""))[1] == call]
+        spare = [entry[2] for entry in record["lent"].values() if len(entry) > 2]
+        for leg in [*record.get("passing", ()), *spare]:
+            if leg["id"] not in best and leg["id"] not in over:
+                log.warning("leg_taken_back call=%s leg=%s", call, leg["id"])
+                best[leg["id"]] = (0, call)
+                record["lent"].pop(leg["id"], None)
+                record["joined"] = sorted({*record["joined"], leg["id"]})
+                mine.append(leg)
+        record["legs"] = mine
 
 
 def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: Told) -> Remembered:
@@ -142,6 +185,7 @@ def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: T
     here = call.legs.keys() | set(record["lent"])
     call.joined = {LegId(leg) for leg in record["joined"] if leg in here}
     call.away = {LegId(leg) for leg in record["away"] if leg in here}
+    found.fresh = call.joined - set(told.members)
     call.muted = {LegId(leg) for leg in record["muted"] if leg in here}
     call.borrowed = {LegId(leg) for leg in record["borrowed"] if leg in here}
     call.answered_at = {LegId(leg): int(at) for leg, at in record["answered_at"].items() if leg in here}
@@ -193,7 +237,9 @@ def _rebuild_leg(context: CallContext, found: Remembered, record: Mapping[str, A
     )
     leg.id = LegId(record["id"])
     leg.host, leg.held = bool(record["host"]), bool(record["held"])
-    leg.correlation = str(record["correlation"])
+    leg.correlation, leg.moves = str(record["correlation"]), int(record.get("moves", 0))
+    if record.get("referred"):
+        found.referred.add(leg.id)
     if record["anchor"] is not None:
         leg.resume_media(anchor_state.restore(context.bay, leg.id, trunk.media, record["anchor"]))
     if record["session"] is not None:
@@ -221,7 +267,7 @@ def link(found: Remembered, calls: Mapping[CallId, Call]) -> Call | None:
     primary = calls.get(found.links["primary"] or CallId(""))
     if primary is None:
         call.borrowed.clear()
-    for leg_id, (to, role) in found.links["lent"].items():
+    for leg_id, (to, role, *_) in found.links["lent"].items():
         other = calls.get(to)
         leg = other.legs.get(leg_id) if other is not None else None
         if other is not None and leg is not None and leg.state is LegState.UP:

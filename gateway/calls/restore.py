@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.calls.call import Call, CallState
+from gateway.calls.consultation import TRANSFERRED
 from gateway.calls.context import CallContext
 from gateway.calls.holding import set_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.registry import CallRegistry
-from gateway.calls.remember import Memory, Remembered, link, rebuild
+from gateway.calls.remember import Memory, Remembered, link, readable, rebuild, untangle
 from gateway.calls.signals import Command, MediaLost, NewKey
 from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.call_state import CallState as Told
@@ -78,6 +79,11 @@ class Restorer:
         self._told = dict(self._states())
         for call_id in records.keys() - self._told.keys():
             self._store.drop(call_id)
+        records = {call_id: records[call_id] for call_id in self._told if call_id in records}
+        for call_id in [call_id for call_id, record in records.items() if not readable(record)]:
+            log.error("snapshot_unusable call=%s cause=form", call_id)
+            del records[call_id]
+        untangle(records, self._told)
         for call_id, told in self._told.items():
             record = records.get(call_id)
             found = self._rebuild(call_id, told, record) if record is not None else None
@@ -91,6 +97,8 @@ class Restorer:
 
     def absorb(self, transactions: TransactionLayer) -> None:
         """End the INVITEs that were left unanswered; as soon as the listeners are open (`orphans.tell`)."""
+        for session in list(self._context.agent.sessions.values()):
+            session.acknowledge_again()
         reason = _cut(answered=False).reason_header
         for invite in [invite for found in self._found.values() for invite in found.invites]:
             work = orphans.tell(self._transports, transactions, invite, 503, reason)
@@ -160,7 +168,7 @@ class Restorer:
         for leg in found.cut:
             await call.drop(leg, _cut(answered=leg.id in call.joined))
         await self._write_missing(call)
-        await self._end_transfers(call)
+        await self._end_transfers(found)
         legs = [leg for leg in call.legs.values() if leg.state is LegState.UP]
         known = await asyncio.gather(*(self._compare(call, leg) for leg in legs))
         if found.room is not None:
@@ -189,23 +197,42 @@ class Restorer:
                 await call.records.joined(leg)
                 call.answered_at.setdefault(leg.id, call.now())
 
-    async def _end_transfers(self, call: Call) -> None:
-        """One that was under way has failed: the transferor is a party again."""
-        for transfer in self._told[call.id].transfers:
-            if transfer.outcome == "started" and transfer.leg in call.joined:
-                call.away.discard(transfer.leg)
-                await call.record(
-                    LegTransferred(
-                        call=call.id,
-                        at=call.now(),
-                        leg=transfer.leg,
-                        mode=transfer.mode,
-                        target=transfer.target,
-                        outcome="failed",
-                        sip_code=503,
-                    )
-                )
-                await _tell_transferor(call.legs.get(transfer.leg))
+    async def _end_transfers(self, found: Remembered) -> None:
+        """One whose target has answered is done; any other that was under way has failed, and the transferor
+        is a party again.
+        """
+        call, told = found.call, self._told[found.call.id]
+        for transfer in [one for one in told.transfers if one.outcome == "started"]:
+            new = next(iter(sorted(found.fresh - {transfer.leg})), None)
+            if new is None and transfer.leg not in call.legs:
+                continue
+            done = LegTransferred(
+                call=call.id,
+                at=call.now(),
+                leg=transfer.leg,
+                mode=transfer.mode,
+                target=transfer.target,
+                outcome="failed" if new is None else "completed",
+                new_leg=new,
+                sip_code=503 if new is None else 0,
+            )
+            await call.record(done)
+            leg = call.legs.get(transfer.leg)
+            if leg is None:
+                continue
+            if new is not None:
+                await call.step_down(leg)
+                continue
+            call.away.discard(leg.id)
+            if leg.id not in call.joined:
+                call.joined.add(leg.id)
+                await call.records.joined(leg)
+            if leg.id in found.referred:
+                await _tell_transferor(leg, "503 Service Unavailable")
+        for leg in [call.legs[leg] for leg in sorted(call.away) if leg in call.legs]:
+            if leg.id in found.referred:
+                await _tell_transferor(leg, "200 OK")
+            await call.drop(leg, TRANSFERRED)
 
     async def _compare(self, call: Call, leg: Leg) -> bool:
         """Whether rtpengine still has the leg, as recorded."""
@@ -251,12 +278,12 @@ class Restorer:
         return int(self._context.clock.wall().timestamp() * 1000)
 
 
-async def _tell_transferor(leg: Leg | None) -> None:
+async def _tell_transferor(leg: Leg, status: str) -> None:
     """The final NOTIFY of a REFER whose subscription died with the last gateway (T18: before any BYE)."""
-    if leg is None or not isinstance(leg.session, Session):
+    if not isinstance(leg.session, Session):
         return
     headers = [("Event", "refer"), ("Subscription-State", "terminated;reason=noresource")]
-    body = b"SIP/2.0 503 Service Unavailable\r\n"
+    body = f"SIP/2.0 {status}\r\n".encode()
     try:
         async with asyncio.timeout(NOTIFY_LIMIT):
             await leg.session.send("NOTIFY", headers, body, "message/sipfrag")

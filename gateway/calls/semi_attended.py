@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gateway.calls.call_task import CallState
 from gateway.calls.consultation import TRANSFERRED, consulting, twin
 from gateway.calls.first_callee import FirstCallee
-from gateway.calls.handover import give_back
+from gateway.calls.handover import give_back, taken
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.refer_to import ReferTarget
 from gateway.calls.second_party import SecondParty
@@ -94,12 +94,14 @@ async def pass_on(
 
     signal = HandedOver((ringing,), accept, refuse)
     source.forget(ringing)
+    source.passing[ringing.id] = ringing
     # what it has been heard of so far was for the transferor; the one who waits hears ringing
     ringing.early, ringing.role, ringing.post = False, Role.PARTICIPANT, target.post
     target.post(signal)
     for leg in source.legs.values():
         if leg.state is LegState.INCOMING:
             leg.refusal = GIVEN_UP
+    await taken(source, target, signal)
     await source.end(TRANSFERRED)
     return signal
 

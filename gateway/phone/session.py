@@ -142,6 +142,9 @@ class PageSession:
     def accept(self, sdp: bytes, headers: Headers = ()) -> None:
         raise IllegalTransition("page", self.state, "accept")
 
+    def confirm(self) -> None:
+        """Pages need no ACK."""
+
     def cancel(self, headers: Headers = ()) -> None:
         self.end(487, headers)
 

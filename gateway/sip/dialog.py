@@ -187,6 +187,30 @@ def from_response(request: Request, response: Response, contact: str) -> Dialog:
     return dialog
 
 
+def from_stray(response: Response) -> Dialog:
+    """The dialog of a 2xx to an INVITE of which we have nothing but this answer; MessageError without a
+    Contact.
+    """
+    contacts = header_list(response.headers, "Contact")
+    if not contacts:
+        raise MessageError(400, "Missing Contact in a 2xx")
+    cseq = cseq_of(response)
+    return Dialog(
+        call_id=response.headers["Call-ID"],
+        local_tag=tag_of(response.headers["From"]),
+        remote_tag=tag_of(response.headers["To"]),
+        local_party=response.headers["From"],
+        remote_party=response.headers["To"],
+        local_cseq=cseq + RESTORE_GAP,
+        remote_cseq=-1,
+        route_set=_readable_routes(response)[::-1],
+        remote_target=uri_of(contacts[0]),
+        role="uac",
+        contact="",
+        invite_cseq=cseq,
+    )
+
+
 def from_request(request: Request, local_tag: str, contact: str) -> Dialog:
     """The dialog an INVITE to us creates (RFC 3261 12.1.1); Route is its Record-Route in order."""
     contacts = header_list(request.headers, "Contact")

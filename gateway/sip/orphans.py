@@ -20,6 +20,7 @@ from gateway.sip.session_state import SessionState
 from gateway.sip.transaction import TransactionLayer
 from gateway.sip.transport import TransportLayer
 from gateway.sip.transport_flow import Flow
+from gateway.sip.transport_listen import source_address
 from gateway.sip.transport_types import Target, TransportKind
 from gateway.sip.transport_via import reconnect_target
 
@@ -33,10 +34,14 @@ def record(session: Session) -> dict[str, Any] | None:
     """What `tell` needs to know of an INVITE without a final answer; None when there is nothing to tell."""
     if session.state is SessionState.INCOMING and session.flow is not None:
         return _record("in", session.request, session.flow, session.dialog.local_tag, session.dialog.contact)
-    if session.client is not None and session.state in (SessionState.CALLING, SessionState.PROCEEDING):
-        sent, flow = session.client.sent
+    client, place = session.client, session.link.place
+    if client is not None and session.state in (SessionState.CALLING, SessionState.PROCEEDING):
+        sent, flow = client.sent
         if sent is not None and flow is not None:
             return _record("out", sent, flow, session.dialog.local_tag, session.dialog.contact)
+        if not client.started and place is not None:
+            found = _record("out", client.draft, place, session.dialog.local_tag, session.dialog.contact)
+            return {**found, "branch": client.branch, "via_host": session.profile.via_host}
     return None
 
 
@@ -49,13 +54,17 @@ def record_answer(session: Session, sdp: bytes) -> dict[str, Any] | None:
     return {**found, "answer": to_bytes(session.server.answer(sdp)).decode("latin-1")}
 
 
-def _record(way: str, request: Request, flow: Flow, tag: str, contact: str) -> dict[str, Any]:
+def _record(way: str, request: Request, place: Flow | Target, tag: str, contact: str) -> dict[str, Any]:
+    if isinstance(place, Target):
+        remote, names = (place.address, place.port), [place.name] if place.name else []
+    else:
+        remote, names = place.remote, sorted(place.peer_names)[:1]
     return {
         "way": way,
         "request": to_bytes(request).decode("latin-1"),
-        "kind": flow.kind.value,
-        "remote": list(flow.remote),
-        "names": sorted(flow.peer_names)[:1],
+        "kind": place.kind.value,
+        "remote": list(remote),
+        "names": names,
         "tag": tag,
         "contact": contact,
     }
@@ -86,6 +95,11 @@ def tell(
             raise ValueError("no request")
         if found["way"] == "out":
             target = Target(kind, address, port, next(iter(found["names"]), ""))
+            if "branch" in found:
+                sent_by = sent_by_of(transports, kind, (address, port), found["via_host"])
+                via = f"SIP/2.0/{kind.value.upper()} {sent_by};branch={found['branch']};rport"
+                request.headers.setlist("Via", [via])
+            transactions.know(_sent_by(request))
             return _send(transports, target, _cancel(request, reason))
         came_by = transports.flow_now(Target(kind, address, port)) if not kind.reliable else None
         flow = came_by or _Gone(kind, (address, port))
@@ -102,6 +116,19 @@ def tell(
     except (SipError, ValueError, KeyError, TypeError, IndexError) as error:
         log.warning("orphan_not_told cause=%s", error)
         return None
+
+
+def sent_by_of(
+    transports: TransportLayer, kind: TransportKind, remote: tuple[str, int], via_host: str | None
+) -> str:
+    """What the Via of a request to `remote` says, whether there is a connection to it or not."""
+    flow = transports.flow_now(Target(kind, *remote)) if not kind.reliable else None
+    return transports.sent_by(flow or _Gone(kind, remote, (source_address(remote), 0)), via_host)
+
+
+def _sent_by(request: Request) -> str:
+    via = request.top_via
+    return via.host if via.port is None else f"{via.host}:{via.port}"
 
 
 async def _send(transports: TransportLayer, target: Target, message: bytes) -> None:
@@ -134,10 +161,12 @@ def _bye(sent_by: str, target: Target, dialog: Dialog, reason: str) -> bytes:
 
 
 class _Gone(Flow):
-    """Stands for the connection that the INVITE came on."""
+    """Stands for the connection that an INVITE came or went by."""
 
-    def __init__(self, kind: TransportKind, remote: tuple[str, int]) -> None:
-        self.kind, self.remote = kind, remote
+    def __init__(
+        self, kind: TransportKind, remote: tuple[str, int], local: tuple[str, int] = ("", 0)
+    ) -> None:
+        self.kind, self.remote, self.local = kind, remote, local
 
     @property
     def closed(self) -> bool:

@@ -23,7 +23,7 @@ from gateway.sip.refer import Referred
 from gateway.sip.session_acks import UnackedAnswers, respond
 from gateway.sip.session_changes import Change, Changes, Outcome
 from gateway.sip.session_changes import Method as OfferMethod
-from gateway.sip.session_events import Ended
+from gateway.sip.session_events import Ended, Failed
 from gateway.sip.session_link import Exchange, Link
 from gateway.sip.session_peer_changes import PeerChanges
 from gateway.sip.session_ports import Headers, ServerTransactionPort
@@ -86,6 +86,7 @@ class Session:
         self.remote_offer: bytes | None = None
         self.replaces: Session | None = None
         self.client: InviteClient | None = None
+        self.ack_later = self.unsure_of_ack = False
         self.server: InviteServer | None = None
         self.offers = OfferAnswer()
         self.unacked = UnackedAnswers(agent.clock, agent.timers, self._no_ack)
@@ -165,8 +166,25 @@ class Session:
             return
         if self.client is None or self.state in TALKING:
             raise IllegalTransition("session", self.state, "cancel")
+        if not self.client.started:
+            self.advance(Edge.FAIL)
+            self.finish(Failed(487, "Request Terminated", None, "transport"))
+            return
         self.advance(Edge.CANCEL)
         self.client.cancel(headers)
+
+    def launch(self) -> None:
+        """Send the INVITE of a session that was made with `hold_back`."""
+        if self.client is not None and not self.client.started and not self.over:
+            self.client.start()
+            self.request = self.client.request
+
+    def confirm(self) -> None:
+        """Send the ACK of the 2xx that was held back because `ack_later` is set: the owner has written down
+        that the peer has answered. A peer that waits for it repeats its 2xx.
+        """
+        if self.client is not None:
+            self.client.acknowledge()
 
     # -- commands as either
 
@@ -298,9 +316,17 @@ class Session:
 
     def stray(self, response: Response) -> bool:
         """A 2xx without a transaction; True when it was one of ours and is acknowledged again."""
-        return (self.client is not None and self.client.resend_ack(response.to_tag or "")) or (
-            self.changes.resend_ack(response)
-        )
+        if self.client is not None and self.client.resend_ack(response.to_tag or ""):
+            return True
+        if self.changes.resend_ack(response):
+            return True
+        dialog = self.dialog
+        if not dialog.confirmed or dialog.remote_tag != response.to_tag:
+            return False
+        # the INVITE was sent before a restart, and its ACK perhaps never
+        ack = dialog.request("ACK", cseq_of(response), headers=self.profile.identity(response=False))
+        self.link.ack(dialog, ack)
+        return True
 
     def hung_up(self, transaction: ServerTransactionPort, dialog: Dialog) -> None:
         """BYE: 200 whatever we were doing, then the end (RFC 3261 15.1.2)."""
@@ -347,6 +373,7 @@ class Session:
     def bye_because(self, event: Ended, why: str) -> None:
         """End an established session from our side."""
         log.info("bye call_id=%s by=%s code=%d why=%r", self.dialog.call_id, event.by, event.code, why)
+        self.confirm()
         self.advance(Edge.BYE_SENT)
         self._stop_parts()
         self.emit(event)
@@ -458,6 +485,7 @@ class Session:
             "profile": self.profile.to_record(),
             "kind": self.link.kind.value,
             "remote": list(flow.remote) if flow is not None and not flow.reliable else None,
+            "unacknowledged": self.client is not None and self.client.owes_ack,
             "request_uri": self.request.uri_text,
             "from": self.request.headers["From"],
             "to": self.request.headers["To"],
@@ -466,6 +494,13 @@ class Session:
     def resume(self, elapsed: float) -> None:
         """After a restore: the session timer goes on, `elapsed` seconds after the last refresh."""
         self.refresh_timer.start(self.dialog.timer, elapsed)
+
+    def acknowledge_again(self) -> None:
+        """After a restore: the ACK that may not have left (`confirm`)."""
+        if self.unsure_of_ack:
+            self.unsure_of_ack = False
+            headers = self.profile.identity(response=False)
+            self.link.ack(self.dialog, self.dialog.request("ACK", self.dialog.invite_cseq, headers=headers))
 
     def abandon(self) -> None:
         """The process ends, the call does not: drop timers without a word to anybody."""

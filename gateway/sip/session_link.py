@@ -217,7 +217,9 @@ class Exchange:
         content_type: str | None = None,
         contact: str | None = None,
         max_forwards: int = 70,
+        branch: str = "",
     ) -> None:
+        """`branch`: of the first sending's Via, when it was written down before."""
         self.link = link
         self.dialog = dialog
         self.method = method
@@ -228,7 +230,7 @@ class Exchange:
         self.contact = contact
         self.request: Request | None = None
         self.transaction: ClientTransactionPort | None = None
-        self._max_forwards = max_forwards
+        self._max_forwards, self._branch = max_forwards, branch
         self._on_response = on_response
         self._on_failure = on_failure
         self._attempts = 0
@@ -257,6 +259,7 @@ class Exchange:
             max_forwards=self._max_forwards,
         )
         request = self.request
+        branch = self._branch if attempt == 1 else ""
 
         def at(place: Place) -> None:
             self._place = place
@@ -265,6 +268,7 @@ class Exchange:
                 place,
                 via_host=self.link.profile.via_host,
                 tcp_switch=self.link.profile.tcp_switch,
+                branch=branch,
                 on_response=lambda response: self._response(attempt, response),
                 on_failure=lambda error: self._failure(attempt, error),
             )

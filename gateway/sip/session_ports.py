@@ -54,6 +54,7 @@ class TransactionsPort(Protocol):
         *,
         via_host: str | None = None,
         tcp_switch: bool = False,
+        branch: str = "",
         on_response: Callable[[Response], None],
         on_failure: Callable[[SipError], None],
     ) -> ClientTransactionPort: ...

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.clock import TimerHandle
 from gateway.errors import MessageError, SipError, TransportError
 from gateway.sip.dialog import Dialog, from_response
-from gateway.sip.message import Request, Response
+from gateway.sip.message import Request, Response, new_branch
 from gateway.sip.session_events import Answered, Failed, FailureCause, Progress
 from gateway.sip.session_link import Exchange, Link
 from gateway.sip.session_ports import Headers
@@ -105,6 +105,8 @@ class InviteClient:
         self._timer_retries = 0
         self._starting = False
         self._cancel_headers: Headers = ()
+        self._owed: Fork | None = None
+        self.branch = new_branch()
         self.forks: dict[str, Fork] = {}
         profile = session.profile
         self._exchange = Exchange(
@@ -117,6 +119,7 @@ class InviteClient:
             body=offer,
             content_type=SDP_TYPE,
             max_forwards=max_forwards,
+            branch=self.branch,
             on_response=self._response,
             on_failure=self._failure,
         )
@@ -127,6 +130,19 @@ class InviteClient:
         if self._exchange.request is None:
             raise RuntimeError("the INVITE has not been sent")
         return self._exchange.request
+
+    @property
+    def started(self) -> bool:
+        return self._exchange.request is not None
+
+    @property
+    def owes_ack(self) -> bool:
+        return self._owed is not None
+
+    @property
+    def draft(self) -> Request:
+        """The INVITE that `start` is about to send, without body and Via."""
+        return self._proto.request("INVITE", self._proto.local_cseq + 1)
 
     @property
     def sent(self) -> tuple[Request | None, Flow | None]:
@@ -168,6 +184,12 @@ class InviteClient:
             return False
         self._session.link.ack(fork.dialog, fork.ack)
         return True
+
+    def acknowledge(self) -> None:
+        """Send the ACK that `ack_later` has held back."""
+        fork, self._owed = self._owed, None
+        if fork is not None and fork.ack is not None:
+            self._session.link.ack(fork.dialog, fork.ack)
 
     def _own_headers(self) -> list[tuple[str, str]]:
         profile = self._session.profile
@@ -266,11 +288,15 @@ class InviteClient:
             fork = self.forks[tag] = self._new_fork(response)
         fork.dialog = self._confirmed(fork.dialog, response)
         fork.ack = self._make_ack(fork.dialog)
-        session.link.ack(fork.dialog, fork.ack)
+        winner = session.state in (SessionState.CALLING, SessionState.PROCEEDING)
+        if winner and session.ack_later:
+            self._owed = fork
+        else:
+            session.link.ack(fork.dialog, fork.ack)
         sdp = description_or_none(response)
         if sdp is None or fork.answered_reliably:
             sdp = fork.answer
-        if session.state in (SessionState.CALLING, SessionState.PROCEEDING):
+        if winner:
             self._won(fork, response, sdp)
             return
         log.info("late_2xx call_id=%s tag=%s state=%s", fork.dialog.call_id, tag, session.state.value)

@@ -113,6 +113,7 @@ class TransactionLayer:
         *,
         via_host: str | None = None,
         tcp_switch: bool = False,
+        branch: str = "",
         on_response: OnResponse,
         on_failure: OnFailure,
     ) -> ClientTransaction:
@@ -122,6 +123,7 @@ class TransactionLayer:
             flow_or_target,
             via_host=via_host,
             tcp_switch=tcp_switch,
+            branch=branch,
             on_response=on_response,
             on_failure=on_failure,
         )
@@ -129,6 +131,10 @@ class TransactionLayer:
     def send_ack(self, ack: Request, flow_or_target: Flow | Target, via_host: str | None = None) -> None:
         """See ClientSide.send_ack."""
         self._sending.send_ack(ack, flow_or_target, via_host)
+
+    def know(self, sent_by: str) -> None:
+        """An earlier process wrote this sent-by: answers to its requests are ours, too."""
+        self._sending.know(sent_by)
 
     # -- receiving
 

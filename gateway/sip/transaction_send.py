@@ -100,6 +100,7 @@ class ClientSide:
         *,
         via_host: str | None = None,
         tcp_switch: bool = False,
+        branch: str = "",
         on_response: OnResponse,
         on_failure: OnFailure,
     ) -> ClientTransaction:
@@ -109,10 +110,10 @@ class ClientSide:
         `on_failure` gets TransactionTimeout or TransportError exactly once and never after a final
         response; none of the two is called before this returns, unless the peer's answer is quicker than
         the loop. A 2xx to an INVITE is handed up each time it comes. With `tcp_switch` a request over
-        1,300 bytes for UDP goes by TCP and falls back when that is refused (18.1.1).
+        1,300 bytes for UDP goes by TCP and falls back when that is refused (18.1.1). `branch`: of
+        its Via, when it was written down before.
         """
-        branch = new_branch()
-        key = (branch, request.method)
+        key = (branch or new_branch(), request.method)
         kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
         transaction = kind(self, request, key, on_response, on_failure)
         self._clients[key] = transaction
@@ -160,13 +161,14 @@ class ClientSide:
 
     def _put_via(self, request: Request, flow: Flow, via_host: str | None, branch: str) -> None:
         sent_by = self._transports.sent_by(flow, via_host)
-        self._remember_sent_by(sent_by.lower())
+        self.know(sent_by)
         protocol = flow.kind.upper()
         request.headers.setlist("Via", [f"SIP/2.0/{protocol} {sent_by};branch={branch};rport"])
 
-    def _remember_sent_by(self, sent_by: str) -> None:
-        self._sent_by[sent_by] = None
-        self._sent_by.move_to_end(sent_by)
+    def know(self, sent_by: str) -> None:
+        """Responses with this sent-by are answers to us (18.1.2)."""
+        self._sent_by[sent_by.lower()] = None
+        self._sent_by.move_to_end(sent_by.lower())
         if len(self._sent_by) > MAX_SENT_BY:
             self._sent_by.popitem(last=False)
 

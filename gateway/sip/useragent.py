@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random as random_module
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.clock import Clock
 from gateway.errors import SipError
-from gateway.sip.dialog import Dialog, from_request
+from gateway.sip.dialog import Dialog, from_request, from_stray
 from gateway.sip.message import Request, Response, make_request, make_response, new_call_id, new_tag
 from gateway.sip.profile import Profile
 from gateway.sip.replaces import match_replaces, parse_replaces
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from gateway.sip.session import Handler
 
 log = logging.getLogger("tandem.sip")
+
+STRAY_REASON: Final = (("Reason", 'Q.850;cause=41;text="unknown call"'),)
 
 
 class Application(Protocol):
@@ -71,6 +74,7 @@ class UserAgent:
         self._by_call: dict[str, list[Session]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._hangups = 0
+        self._unwanted: dict[tuple[str, str], Dialog] = {}
 
     # -- counts, for leak checks and metrics
 
@@ -107,9 +111,10 @@ class UserAgent:
         handler: Handler,
         max_forwards: int = 70,
         call_id: str | None = None,
+        hold_back: bool = False,
     ) -> Session:
         """Place a call. `from_` and `to` are header values without tag; `offer` is never empty (facts
-        3.1).
+        3.1). `hold_back`: the INVITE waits for `Session.launch`, the ACK for `Session.confirm`.
         """
         if not offer:
             raise ValueError("an INVITE needs an offer")
@@ -130,16 +135,20 @@ class UserAgent:
         session = Session(self, profile, link, proto, placeholder, SessionState.CALLING, handler)
         session.client = InviteClient(session, proto, offer, headers, max_forwards)
         self._add(session)
-        session.client.start()
-        session.request = session.client.request
+        session.ack_later = hold_back
+        if not hold_back:
+            session.launch()
         return session
 
-    def hang_up(self, link: Link, dialog: Dialog, headers: Headers = ()) -> None:
+    def hang_up(
+        self, link: Link, dialog: Dialog, headers: Headers = (), then: Callable[[], object] = lambda: None
+    ) -> None:
         """BYE on a dialog nobody wants: the second fork that answered, the 2xx that crossed a CANCEL."""
         self._hangups += 1
 
         def done() -> None:
             self._hangups -= 1
+            then()
 
         Exchange(
             link,
@@ -201,6 +210,7 @@ class UserAgent:
         link = Link(self._layer, self._resolver, profile, place, self._tasks, kind)
         session = Session(self, profile, link, dialog, request, SessionState.CONFIRMED, handler)
         session.id = session_id
+        session.unsure_of_ack = bool(record.get("unacknowledged"))
         dialog.confirmed = True
         self._add(session)
         session.resume(max(0.0, self.clock.wall().timestamp() - dialog.refreshed_at))
@@ -248,9 +258,30 @@ class UserAgent:
         for session in self._by_call.get(response.call_id, ()):
             if session.dialog.local_tag == (response.from_tag or "") and session.stray(response):
                 return
-        log.info("stray_2xx call_id=%s code=%d", response.call_id, response.code)
+        try:
+            self._hang_up_stray(response, flow)
+        except SipError as error:
+            log.warning("stray_2xx call_id=%s cause=%s", response.call_id, error.text)
 
     # -- inside
+
+    def _hang_up_stray(self, response: Response, flow: Flow) -> None:
+        """A 2xx to an INVITE that nobody here knows of any more: an earlier process has sent it. It must be
+        acknowledged like any other, and wants a BYE (RFC 3261 13.2.2.4).
+        """
+        via = response.top_via
+        host = via.host if via.port is None else f"{via.host}:{via.port}"
+        profile = Profile(via.host, via_host=host, user_agent="", follow_contact=False)
+        link = Link(self._layer, self._resolver, profile, flow, self._tasks)
+        key = response.call_id, response.to_tag or ""
+        dialog = self._unwanted.get(key)
+        fresh = dialog is None
+        if dialog is None:
+            dialog = self._unwanted[key] = from_stray(response)
+        log.warning("stray_2xx call_id=%s code=%d", response.call_id, response.code)
+        link.ack(dialog, dialog.request("ACK", dialog.invite_cseq))
+        if fresh:
+            self.hang_up(link, dialog, STRAY_REASON, lambda: self._unwanted.pop(key, None))
 
     @property
     def _layer(self) -> TransactionsPort:

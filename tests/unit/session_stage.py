@@ -121,6 +121,7 @@ class StageTransactions:
         *,
         via_host: str | None = None,
         tcp_switch: bool = False,
+        branch: str = "",
         on_response: Callable[[Response], None],
         on_failure: Callable[[SipError], None],
     ) -> Sent:
