@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, Engine, LargeBinary, MetaData, String, Table, delete, insert, select
@@ -36,6 +37,8 @@ class Shelf(StrEnum):
     SEEN = "seen"
 
 
+VERSION_TABLE = "teams_schema"
+MIGRATIONS = Path(__file__).parent / "migrations"
 metadata = MetaData()
 documents = Table(
     "teams_document",
@@ -91,7 +94,7 @@ class Store:
     def _open(self) -> None:
         self._vault.open()
         self._engine = tables.make(self._url)
-        metadata.create_all(self._engine)
+        tables.migrate(self._engine, MIGRATIONS)
 
     def _dispose(self) -> None:
         if self._engine is not None:
