@@ -58,6 +58,7 @@ from gateway.trunks.reasons import from_timeout
 
 log = logging.getLogger("tandem.calls")
 
+SUPERVISED_LEFT = Termination(Result.COMPLETED, "supervised_left", 200, 16, ReleasedBy.SYSTEM)
 LATE, LATE_AGAIN = 20, 0.5
 """How often, and after how many seconds, sound that could not be connected is tried again."""
 
@@ -301,8 +302,21 @@ class Call(CallTask):
         if talked:
             await self.after_departure(termination)
 
+    async def dismiss(self) -> None:
+        """Whoever only listens to a party, or whispers to it, goes when it has gone: nobody knows of him."""
+        for supervisor, supervision in list(self.supervisors.items()):
+            if supervision.of not in self.joined and self.aloof(supervisor) and supervisor in self.legs:
+                await self.drop(self.legs[supervisor], SUPERVISED_LEFT)
+
+    def inherit(self, old: Leg, new: Leg) -> None:
+        """Another leg of the same party takes the place of `old`: its supervisors go with it."""
+        for supervisor, supervision in self.supervisors.items():
+            if supervision.of == old.id:
+                self.supervisors[supervisor] = Supervision(supervision.mode, new.id)
+
     async def after_departure(self, termination: Termination) -> None:
         """Somebody left with `termination`: whether the call goes on, and as what."""
+        await self.dismiss()
         waiting = [(self.legs[i], p) for i, (_, p) in self.dialling.items() if p.vital and i in self.legs]
         here = self.parties - self.away
         if len(here) >= 2 or (here and waiting):

@@ -85,6 +85,7 @@ async def merge(consultation: Call, primary: Call) -> HandedOver:
         agent.host = True
         await primary.records.noted("host", agent)
         if second is not None and second.id in primary.legs:
+            primary.inherit(second, agent)
             await primary.leave(second, MERGED)
 
     return await hand_over(consultation, primary, legs, MERGED, instead_of=second, then=then)

@@ -87,6 +87,7 @@ class Takeover:
                 new_leg=leg.id,
             )
         )
+        call.inherit(old, leg)
         ringing = call.dialling.pop(old.id, None)
         if ringing is not None:
             dialling, purpose = ringing

@@ -86,6 +86,7 @@ class TransferTarget:
             await self._not_admitted(call, leg, error)
             return
         await self._note(call, "completed", leg)
+        await call.dismiss()
         if self._refer is not None:
             self._refer.notify(200, final=True)
             let_linger(call, self._transferor, self._refer)

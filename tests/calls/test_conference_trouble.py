@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,11 @@ from gateway.calls.control import ControlError
 from gateway.calls.wiring import plan
 from gateway.errors import MediaUnavailable
 from gateway.model import LegId
-from media.pool import RoomPool
+from media.pool import Room, RoomFull, RoomPool
+from media.room_process import RoomProcess
+from media.room_protocol import Command, Place
 from tests.calls.conftest import OpenHouse
+from tests.calls.house import until
 from tests.calls.matrix import (
     AGENT,
     FOURTH,
@@ -28,8 +32,10 @@ from tests.calls.matrix import (
     three,
     two,
 )
+from tests.support import ports
 
 PAIR = everybody("agent", "expert")
+ALL = everybody("agent", "expert", "third")
 A, B, C = LegId("a"), LegId("b"), LegId("c")
 
 
@@ -139,6 +145,107 @@ async def test_two_are_added_at_once(house: OpenHouse, rooms: RoomPool) -> None:
         await stage.hear(everybody("agent", "expert", "third", "fourth"))
         await control(h).hang_up(view.id)
         await asyncio.gather(*(party.expect_end() for party in (agent, expert, *parties)))
+
+
+async def test_a_transfer_target_that_cannot_be_seated_ends_nobodys_call(
+    house: OpenHouse, rooms: RoomPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+        assert (await agent.refer(FOURTH)).code == 202
+        fourth = await h.teams.expect_invite()
+        fourth.ring()
+
+        async def full(*_: object, **__: object) -> int:
+            raise RoomFull("the room is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Room, "add", full)
+            await fourth.answer()
+            assert (await agent.transferred()).startswith("SIP/2.0 503")
+            await fourth.expect_end()
+        await stage.hear(ALL)
+        await agent.hold("inactive")
+        await stage.hear({"agent": set(), "expert": {"third", "music"}, "third": {"expert", "music"}})
+        await control(h).hang_up(only_call(h).id)
+        await asyncio.gather(*(party.expect_end() for party in (agent, expert, third)))
+        await h.quiet()
+        [row] = h.rows()
+        assert [transfer["outcome"] for transfer in row.detail["transfers"]] == ["failed"]
+        assert row.disposition == "conferenced"
+
+
+async def test_a_hold_while_no_room_can_be_had_is_heard_once_there_is_one(
+    house: OpenHouse, rooms: RoomPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The telephone's hold is answered and stays; nobody is hung up for want of a process."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+
+        async def none(*_: object) -> RoomProcess:
+            raise MediaUnavailable("no room process could be started")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rooms, "take", none)
+            [room] = rooms.rooms
+            os.kill(room.processes[0].pid, signal.SIGKILL)
+            assert (await expert.hold()).code == 200
+            await asyncio.sleep(0.3)
+        await stage.hear({"agent": {"third", "music"}, "third": {"agent", "music"}, "expert": set()}, 8)
+        await expert.resume()
+        await stage.hear(ALL)
+        await control(h).hang_up(only_call(h).id)
+        await asyncio.gather(*(party.expect_end() for party in (agent, expert, third)))
+
+
+async def test_a_room_that_dies_while_somebody_is_being_seated(
+    house: OpenHouse, rooms: RoomPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+        view = only_call(h)
+        await control(h).add(view.id, FOURTH)
+        fourth = await h.teams.expect_invite()
+        [room] = rooms.rooms
+        victim, command = room.processes[0], RoomProcess.command
+
+        async def killed(process: RoomProcess, told: Command) -> dict[str, Any]:
+            if process is victim and isinstance(told, Place) and not victim.ended.is_set():
+                os.kill(victim.pid, signal.SIGKILL)
+            return await command(process, told)
+
+        monkeypatch.setattr(RoomProcess, "command", killed)
+        await fourth.answer()
+        stage.add("fourth", fourth)
+        await stage.hear(everybody("agent", "expert", "third", "fourth"), 8)
+        assert victim.ended.is_set()
+        await control(h).hang_up(view.id)
+        await asyncio.gather(*(party.expect_end() for party in (agent, expert, third, fourth)))
+
+
+async def test_a_third_that_cannot_be_reached_or_does_not_answer(house: OpenHouse, rooms: RoomPool) -> None:
+    """Its trunk is down, or it rings too long: those present talk on, and a next one can be added."""
+    dead = f'{AGENT}\n[[trunk]]\nname = "dead"\npeers = ["tcp:127.0.0.1:{ports.free_port()}"]'
+    async with house(center_extra=dead, teams_extra="ring_timeout = 0.6", rooms=rooms) as h:
+        stage, agent, expert = await two(h)
+        view = only_call(h)
+        await control(h).add(view.id, THIRD, trunk="dead")
+        await until(lambda: len(only_call(h).legs) == 2, "the unreachable one to go")
+        await stage.hear(PAIR)
+        await control(h).add(view.id, THIRD)
+        third = await h.teams.expect_invite()
+        third.ring()
+        await third.expect_end()
+        await until(lambda: len(only_call(h).legs) == 2, "the one who does not answer to go")
+        await stage.hear(PAIR)
+        assert not only_call(h).in_room
+        await control(h).add(view.id, FOURTH)
+        fourth = await h.teams.expect_invite()
+        await fourth.answer()
+        stage.add("fourth", fourth)
+        await stage.hear(everybody("agent", "expert", "fourth"))
+        await control(h).hang_up(view.id)
+        await asyncio.gather(*(party.expect_end() for party in (agent, expert, fourth)))
 
 
 def test_the_cheapest_connection_is_planned() -> None:

@@ -148,6 +148,10 @@ async def test_the_held_party_hangs_up_during_the_consultation(house: OpenHouse,
         await expert.hang_up()
         await until(lambda: len(h.gateway.calls.calls) == 1, "primary to end")
         assert only_call(h).id == aside.id
+        for late in (control(h).merge, control(h).complete_transfer, control(h).back):
+            with pytest.raises(ControlError) as raised:
+                await late(aside.id)
+            assert (raised.value.status, raised.value.reason) == (409, "no_consultation")
         await stage.hear(everybody("agent", "third"))
         await third.hang_up()
         await agent.expect_end()
@@ -176,6 +180,27 @@ async def test_all_hang_up_at_once_during_a_merge(house: OpenHouse, rooms: RoomP
         await agent.expect_end()
         await h.quiet()
         assert len(h.rows()) == 2
+
+
+async def test_a_consultation_within_a_consultation(house: OpenHouse, rooms: RoomPool) -> None:
+    """Two are held now; going back leads to the one who was held last."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third, aside = await consulting(h)
+        inner = await control(h).consult(aside.id, leg_of(aside, "agent").id, FOURTH)
+        assert inner.interaction == aside.interaction
+        fourth = await h.teams.expect_invite()
+        await fourth.answer()
+        stage.add("fourth", fourth)
+        waiting = {"expert": {"music"}, "third": {"music"}}
+        await stage.hear({"agent": {"fourth"}, "fourth": {"agent"}} | waiting)
+        await control(h).back(inner.id)
+        await fourth.expect_end()
+        await stage.hear(ASIDE)
+        await control(h).merge(aside.id)
+        await stage.hear(ALL)
+        await agent.bye()
+        await third.hang_up()
+        await expert.expect_end()
 
 
 async def test_consult_out_of_a_conference(house: OpenHouse, rooms: RoomPool) -> None:

@@ -21,6 +21,7 @@ from tests.calls.matrix import (
     kinds,
     leg_of,
     only_call,
+    three,
     two,
 )
 from tests.peers.contact_center_call import CenterCall
@@ -106,3 +107,43 @@ async def test_a_supervisor_twice_is_refused(house: OpenHouse, rooms: RoomPool) 
         assert (raised.value.status, raised.value.reason) == (409, "already_there")
         await control(h).hang_up(only_call(h).id)
         await asyncio.gather(agent.expect_end(), expert.expect_end(), boss.expect_end())
+
+
+async def test_who_only_listens_goes_with_the_one_he_listens_to(house: OpenHouse, rooms: RoomPool) -> None:
+    """The agent leaves or is replaced: nobody of those who go on would know that there is a listener."""
+    async with house(center_extra=AGENT, extra=AGENTS, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+        view, mine = only_call(h), agent_leg(h)
+        await control(h).supervise(view.id, mine, SUPERVISOR, SupervisorMode.WHISPER)
+        boss = await h.center.expect_call(tone=TONES["fourth"])
+        await boss.answer()
+        stage.add("fourth", boss)
+        await stage.hear({"agent": {"expert", "third", "fourth"}, "third": {"agent", "expert"}})
+        await agent.bye()
+        await boss.expect_end()
+        await stage.hear(everybody("expert", "third"))
+        await third.hang_up()
+        await expert.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert [leg["termination"]["reason"] for leg in row.detail["legs"]][3] == "supervised_left"
+
+
+async def test_who_listens_stays_with_an_agent_who_changes_telephones(
+    house: OpenHouse, rooms: RoomPool
+) -> None:
+    """INVITE with Replaces: another leg of the same party."""
+    async with house(center_extra=AGENT, extra=AGENTS, rooms=rooms) as h:
+        stage, agent, expert = await two(h)
+        leg = leg_of(only_call(h), "teams_expert").id
+        await control(h).supervise(only_call(h).id, leg, SUPERVISOR, SupervisorMode.WHISPER)
+        boss = await h.center.expect_call(tone=TONES["fourth"])
+        await boss.answer()
+        stage.add("fourth", boss)
+        await stage.hear({"expert": {"agent", "fourth"}, "agent": {"expert"}})
+        taker = await h.teams.replaces(expert, tone=TONES["third"])
+        await taker.answered()
+        stage.add("third", taker)
+        await stage.hear({"third": {"agent", "fourth"}, "agent": {"third"}, "fourth": {"agent", "third"}})
+        await control(h).hang_up(only_call(h).id)
+        await asyncio.gather(*(party.expect_end() for party in (agent, taker, boss)))
