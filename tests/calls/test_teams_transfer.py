@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from media.pool import RoomPool
 from tests.calls.conftest import OpenHouse
 from tests.calls.house import EXPERT, House
+from tests.calls.matrix import AGENT, TONES, everybody, only_call, three
 from tests.peers.contact_center_call import CenterCall
 from tests.peers.teams_call import TeamsCall
 
@@ -100,6 +102,55 @@ async def test_hold_by_refer_to_music_and_retrieval_by_replaces(house: OpenHouse
         await asyncio.gather(agent.rtp.hears(700), back.rtp.hears(440))
         await agent.bye()
         await back.expect_end()
+
+
+async def test_hold_by_refer_in_a_conference(house: OpenHouse, rooms: RoomPool) -> None:
+    """Those who remain hear each other and the music of Teams, which counts as nobody's hold time."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+        music = await expert.hold_by_refer(tone=1600.0)
+        stage.add("fourth", music, 1600.0)
+        await stage.hear({"agent": {"third", "fourth"}, "third": {"agent", "fourth"}})
+        assert len(only_call(h).legs) == 3
+        await agent.hold("sendonly")
+        await stage.hear({"agent": set(), "third": {"fourth", "music"}})
+        await agent.resume()
+        back = await music.retrieve(tone=TONES["expert"])
+        await back.answered()
+        stage.add("expert", back)
+        await stage.hear(everybody("agent", "expert", "third"))
+        assert not third.inbox
+        assert only_call(h).in_room
+        await agent.bye()
+        await stage.hear(everybody("expert", "third"))
+        await back.hang_up()
+        await third.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert row.hold_count == 1
+        assert [hold["by"] for hold in row.detail["holds"]] == ["agent"]
+        assert row.detail["talk_ms"] + row.detail["hold_ms"] == row.detail["end_ms"] - row.detail["answer_ms"]
+
+
+async def test_hold_by_refer_in_a_conference_that_is_refused_or_left(
+    house: OpenHouse, rooms: RoomPool
+) -> None:
+    """The player refuses: the holder is there again. The others leave: nobody stays with the music."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+        referral = await expert.refer("music")
+        player = await h.teams.expect_invite()
+        await stage.hear({"agent": {"third"}, "third": {"agent"}, "expert": set()})
+        await player.decline(480)
+        assert (await referral.finished()).startswith("SIP/2.0 480")
+        await stage.hear(everybody("agent", "expert", "third"))
+        music = await expert.hold_by_refer(tone=1600.0)
+        stage.add("fourth", music, 1600.0)
+        await stage.hear({"agent": {"third", "fourth"}, "third": {"agent", "fourth"}})
+        await third.hang_up()
+        await stage.hear({"agent": {"fourth"}})
+        await agent.bye()
+        await music.expect_end()
 
 
 async def test_t22_a_refer_to_a_foreign_host_is_refused(house: OpenHouse) -> None:
