@@ -9,6 +9,7 @@ import { t } from "./texts.js";
 const TYPING = 250;
 const MOST_SHOWN = 100;
 const MOST_POPS = 3;
+const KEPT = "tandem.teams";
 export const FOLDERS = ["users", "chats", "channels"];
 
 export class Teams {
@@ -71,11 +72,23 @@ export class Teams {
     this.picture = picture;
     if (picture?.enabled && !picture.sign_in_needed) this.signIn = null;
     const usable = this.usable;
-    if (usable && !this.opened) this.openFolder(this.folder);
+    if (usable && !this.opened) this.restore();
     else if (usable && before && !usableOf(before)) this.reload();
     else if (!usable && picture && !picture.enabled) this.forget();
     this.show();
     this.changed();
+  }
+
+  /** A page that was loaded anew shows what the one before it showed. */
+  restore() {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+    const mine = kept?.login === this.login ? kept : {};
+    if (mine.place) this.open(mine.place, false);
+    else this.openFolder(FOLDERS.includes(mine.folder) ? mine.folder : this.folder);
+  }
+
+  keep() {
+    sessionStorage.setItem(KEPT, JSON.stringify({ login: this.login, folder: this.folder, place: this.conversation?.place }));
   }
 
   get usable() {
@@ -131,6 +144,7 @@ export class Teams {
     this.opened = true;
     this.folder = name;
     this.leave();
+    this.keep();
     this.reload();
   }
 
@@ -229,7 +243,7 @@ export class Teams {
   }
 
   /** place: a Chat or a Channel. */
-  open(place) {
+  open(place, focused = true) {
     this.leave();
     const key = keyOf(place);
     this.unread.delete(key);
@@ -238,9 +252,10 @@ export class Teams {
     this.folder = place.team ? "channels" : "chats";
     this.conversation = new Conversation(this, place);
     this.conversation.read();
+    this.keep();
     this.show();
     this.changed();
-    this.conversation.focus();
+    if (focused) this.conversation.focus();
   }
 
   /** Where a pop or an event points to; the lists know its names. */

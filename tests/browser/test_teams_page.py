@@ -13,7 +13,7 @@ from playwright.async_api import Locator, Page, expect
 from tests.browser.chromium import Browsers
 from tests.browser.site import ANNA, CUSTOMER, DESKTOP, EXPERT, PHONE
 from tests.browser.teams_site import ANN, ATTENDANT, ERIKA, MAX, TeamsSite, open_teams_site
-from tests.browser.test_desk import press
+from tests.browser.actions import press
 from tests.browser.test_look import look
 from tests.peers.certs import Pki
 from tests.peers.graph import SECRET
@@ -145,6 +145,7 @@ async def test_experts_are_consulted_added_and_transferred_to_from_the_directory
     await expect(await find(page, "max")).to_contain_text("Busy, in a meeting")
     await press(page, "Add: Max Experte, Teams attendant")
     attendant = await teams.site.teams.expect_invite()
+    assert attendant.invited is not None
     assert ATTENDANT in attendant.invited.request.uri
     await attendant.answer()
     await attendant.rtp.hears_digits("16293973783#")
@@ -187,7 +188,8 @@ async def test_a_channel_has_threads_and_one_conversation_at_a_time(teams: Teams
 
     # A reload goes on with the conversation that is open; ended, nothing pops any more.
     await page.reload()
-    await page.get_by_role("tab", name="Teams Channels").click()
+    await expect(log).to_contain_text("Who is on duty?")
+    await press(page, "Back")
     await expect(channels.nth(1)).to_contain_text("open")
     teams.say(teams.channel, "I am", who=MAX)
     await button(page, "Open the message from Max Experte").click()
@@ -208,7 +210,16 @@ async def test_what_is_wrong_with_teams_is_said_where_it_is_seen(teams: TeamsSit
     search = page.get_by_role("combobox", name="Search Teams users")
     await search.fill("nobody at all")
     await expect(region).to_contain_text("Nobody found for “nobody at all”.")
-    await page.get_by_role("tab", name="Teams Chats").click()
+    await search.fill("exp")
+    options = page.get_by_role("listbox", name="Teams Users").get_by_role("option")
+    await expect(options).to_have_count(2)
+    await search.press("ArrowDown")
+    await expect(search).to_have_attribute("aria-activedescendant", f"person-{MAX}")
+    await search.press("Enter")
+    await expect(page.get_by_role("region", name="Max Experte")).to_be_visible()
+    await page.get_by_role("tab", name="Teams Users").focus()
+    await page.keyboard.press("ArrowRight")
+    await expect(page.get_by_role("tab", name="Teams Chats")).to_be_focused()
     await expect(region).to_contain_text("No chat yet.")
 
     sim.trouble("/me/chats", 429, count=1, retry_after="600")
@@ -277,14 +288,20 @@ async def test_an_administrator_enters_tests_and_deletes_the_integration_account
     await expect(page.get_by_text("Teams is switched off: an administrator has to enter")).to_be_visible()
 
 
-@pytest.mark.parametrize(("size", "suffix"), [(DESKTOP, "wide"), (PHONE, "narrow")])
-async def test_every_view_of_teams_is_accessible_and_fits(
-    teams: TeamsSite, size: tuple[int, int], suffix: str
-) -> None:
-    dark = suffix == "narrow"
-    page = await teams.page(size=size, dark=dark)
+async def look_twice(page: Page, name: str) -> None:
+    """Large and light, small and dark."""
+    await page.emulate_media(color_scheme="dark")
+    await page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    await look(page, f"{name}-narrow")
+    await page.emulate_media(color_scheme="light")
+    await page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
+    await look(page, f"{name}-wide")
+
+
+async def test_every_view_of_teams_is_accessible_and_fits(teams: TeamsSite) -> None:
+    page = await teams.page()
     await expect(button(page, "Enable Teams")).to_be_visible()
-    await look(page, f"teams-gate-{suffix}")
+    await look_twice(page, "teams-gate")
     await teams.sign_in(page, "Enable Teams")
     customer = await teams.site.carrier.call(ANNA)
     telephone = await teams.site.phones.expect_call()
@@ -294,7 +311,7 @@ async def test_every_view_of_teams_is_accessible_and_fits(
     await expect(page_list.get_by_role("option")).to_have_count(4)
     await page_list.get_by_text("Erika Expert").click()
     await expect(button(page, "Consult: Erika Expert, +1 (555) 123-0000")).to_be_visible()
-    await look(page, f"teams-users-{suffix}")
+    await look_twice(page, "teams-users")
     await press(page, "Chat with Erika Expert")
     teams.say(teams.chat, "Good morning! The manual is here:", attachments=[FILE])
     await write(page, "Message", "Thank you. Which part of it is about the valves?")
@@ -302,24 +319,24 @@ async def test_every_view_of_teams_is_accessible_and_fits(
     await expect(page.get_by_role("log")).to_contain_text(ADAPTIVE)
     teams.say(teams.sim.conversations.one_to_one(ANN, MAX), "The order is ready.", who=MAX)
     await expect(button(page, "Open the message from Max Experte")).to_be_visible()
-    await look(page, f"teams-chat-{suffix}")
+    await look_twice(page, "teams-chat")
     await press(page, "Back")
     await expect(page.get_by_role("list", name="Teams Chats")).to_contain_text("Max Experte")
-    await look(page, f"teams-chats-{suffix}")
+    await look_twice(page, "teams-chats")
     teams.say(teams.channel, "Which valve fits pump 7?")
     await page.get_by_role("tab", name="Teams Channels").click()
     await page.get_by_role("button", name="General", exact=False).first.click()
     await expect(page.get_by_role("log")).to_contain_text("Which valve")
-    await look(page, f"teams-channel-{suffix}")
+    await look_twice(page, "teams-channel")
     await press(page, "Profile")
-    await look(page, f"teams-profile-{suffix}")
+    await look_twice(page, "teams-profile")
     await press(page, "My desk")
     await press(page, "Hang up")
     await customer.expect_end()
     await telephone.expect_end()
-    ada = await teams.page("ada", size, dark=dark)
+    ada = await teams.page("ada")
     await press(ada, "Administration")
     await expect(ada.get_by_label("Tenant id")).not_to_have_value("")
     await press(ada, "Test connection")
     await expect(ada.get_by_text("The connection works.")).to_be_visible()
-    await look(ada, f"teams-account-{suffix}")
+    await look_twice(ada, "teams-account")
