@@ -12,12 +12,18 @@ from gateway.config_models import Config
 from gateway.config_types import reveal
 from gateway.errors import ConfigError
 from gateway.exit_codes import ExitCode
-from gateway.probe.report import Limits, as_json, as_metrics, as_text
+from gateway.probe.report import Cause, Limits, as_json, as_metrics, as_text
 from gateway.state_dir import read_note
+
+_FAILED = {
+    Cause.UNREACHABLE: ExitCode.UNAVAILABLE,
+    Cause.DENIED: ExitCode.NOT_PERMITTED,
+    Cause.REFUSED: ExitCode.REFUSED,
+}
 
 
 def probe(path: Path, options: argparse.Namespace) -> ExitCode:
-    """Print what was found. MISSED when a limit is not kept or the call did not come about."""
+    """Print what was found. MISSED when a limit is not kept, or nobody or nothing was heard."""
     try:
         config = load(path)
         url, secret = _gateway(config, options)
@@ -54,6 +60,7 @@ def probe(path: Path, options: argparse.Namespace) -> ExitCode:
         account=agent if options.sign_in else "",
         trunk=options.trunk,
         seconds=options.seconds,
+        patience=options.timeout,
         hz=options.tone,
     )
     findings = asyncio.run(run(task))
@@ -62,6 +69,8 @@ def probe(path: Path, options: argparse.Namespace) -> ExitCode:
     misses = findings.misses(limits)
     if misses and (options.json or options.metrics):
         print("\n".join(f"tandem: {text}" for text in misses), file=sys.stderr)
+    if findings.cause in _FAILED:
+        return _FAILED[findings.cause]
     return ExitCode.MISSED if misses else ExitCode.OK
 
 

@@ -17,7 +17,12 @@ def add_parser(
     parser.add_argument("--url", default="", help="of another machine's gateway, with --secret")
     parser.add_argument("--sign-in", action="store_true", help="with the agent's account; --secret: password")
     parser.add_argument("--secret", default="", metavar="env:NAME|file:PATH", help="token or password")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="listen so long; default 5")
+    parser.add_argument(
+        "--seconds", type=_listening, default=5.0, metavar="S", help="listen so long; default 5"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="S", help="wait so long for an answer; default 30"
+    )
     parser.add_argument(
         "--tone", type=float, default=0.0, metavar="HZ", help="the number plays this tone; default: it echoes"
     )
@@ -25,3 +30,10 @@ def add_parser(
         parser.add_argument(f"--max-{name}", type=float, metavar=what, help="limit; default: [probe]")
     parser.add_argument("--min-mos", type=float, metavar="MOS", help="limit; default: [probe]")
     parser.add_argument("--metrics", action="store_true", help="Prometheus text")
+
+
+def _listening(text: str) -> float:
+    seconds = float(text)
+    if not 2 <= seconds <= 60:
+        raise argparse.ArgumentTypeError("between 2 and 60: one reference signal a second, and the way back")
+    return seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,11 +15,12 @@ import aiohttp
 from gateway.errors import TandemError
 from gateway.phone.agent_page import AgentPage
 from gateway.probe.reference import EVERY, Reference, round_trips, tone_level
-from gateway.probe.report import Findings, mos_of
+from gateway.probe.report import Cause, Findings, mos_of
 from media.webrtc import WebRtcPhone
 
 _POLL = 0.05
-_PATIENCE = 60.0
+_CONNECTING = 10.0
+"""Seconds for everything that does not wait for somebody to answer a telephone."""
 _SETTLING = 0.4
 """Seconds from the answer until the ringing tone has left every buffer."""
 _TONE = -40.0
@@ -28,6 +30,10 @@ _TONE = -40.0
 class ProbeFailed(TandemError):
     """The call could not be made; the text says why."""
 
+    def __init__(self, text: str, cause: Cause) -> None:
+        super().__init__(text)
+        self.cause = cause
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -36,7 +42,8 @@ class Task:
     url:     of the gateway's HTTP side, without a path
     agent:   login of the agent that the call is placed for
     account: sign in as this login with `secret`, its password; "": `secret` is a token of [http]
-    seconds: how long to listen; echo: the number sends back what it hears, else it plays a tone of `hz`
+    seconds: how long to listen; patience: how long the number may take to answer
+    echo: the number sends back what it hears, else it plays a tone of `hz`
     """
 
     url: str
@@ -46,6 +53,7 @@ class Task:
     account: str = ""
     trunk: str = ""
     seconds: float = 5.0
+    patience: float = 30.0
     hz: float = 0.0
 
     @property
@@ -55,16 +63,24 @@ class Task:
 
 async def probe(task: Task) -> Findings:
     """One call, whatever comes of it. Never raises for what the gateway or the number does."""
-    findings = Findings(task.number)
     jar = aiohttp.CookieJar(unsafe=True)
-    async with aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=30)) as http:
+    limit = aiohttp.ClientTimeout(total=_CONNECTING)
+    async with aiohttp.ClientSession(cookie_jar=jar, timeout=limit) as http:
         try:
-            async with asyncio.timeout(_PATIENCE + task.seconds):
-                return await _Agent(task, http).run()
-        except (ProbeFailed, aiohttp.ClientError, ConnectionError) as error:
-            return replace(findings, error=str(error) or type(error).__name__)
-        except TimeoutError:
-            return replace(findings, error="the test number did not answer in time")
+            return await _Agent(task, http).run()
+        except ProbeFailed as error:
+            return Findings(task.number, error=str(error), cause=error.cause)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            return Findings(task.number, error=_unreachable(task.url, error), cause=Cause.UNREACHABLE)
+
+
+def _unreachable(url: str, error: Exception) -> str:
+    if isinstance(error, aiohttp.InvalidURL):
+        return f"{url} is no address of a gateway"
+    why = str(error)
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, ssl.CertificateError):
+        why = error.os_error.strerror or str(error.os_error)
+    return f"no gateway answers at {url}: {why or 'it is silent'}"
 
 
 class _Agent:
@@ -79,8 +95,8 @@ class _Agent:
         phone = WebRtcPhone(reference)
         own = "" if task.account else f"?login={quote(task.agent)}"
         page = AgentPage(self._http, f"{task.url}/api/v1/phone{own}", phone, self._headers)
-        await page.open()
         try:
+            await self._open(page)
             begun = time.monotonic()
             body = {"agent": task.agent, "number": task.number, "trunk": task.trunk}
             call = (await self._ask("POST", "/api/v1/calls", body))["id"]
@@ -89,10 +105,21 @@ class _Agent:
                 setup = time.monotonic() - begun
                 return await self._listen(Findings(task.number, setup=setup), phone, reference)
             finally:
-                with contextlib.suppress(ProbeFailed, aiohttp.ClientError):
+                with contextlib.suppress(ProbeFailed, aiohttp.ClientError, TimeoutError):
                     await self._ask("DELETE", f"/api/v1/calls/{call}")
         finally:
             await page.close()
+
+    async def _open(self, page: AgentPage) -> None:
+        try:
+            await page.open()
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status in (401, 403):
+                text = f"the gateway does not take this token for the telephone of {self._task.agent}"
+                raise ProbeFailed(text, Cause.DENIED) from error
+            raise ProbeFailed(
+                f"the gateway refuses a telephone: HTTP {error.status}", Cause.REFUSED
+            ) from error
 
     async def _sign_in(self) -> None:
         task = self._task
@@ -103,20 +130,26 @@ class _Agent:
         self._headers = {"X-CSRF-Token": (await self._ask("GET", "/api/v1/me"))["csrf"]}
 
     async def _up(self, call: str, page: AgentPage) -> None:
-        """Until both talk. ProbeFailed when the call ends first."""
-        while True:
+        """Until both talk. ProbeFailed when the call ends first, or nobody answers."""
+        deadline = time.monotonic() + self._task.patience
+        while time.monotonic() < deadline:
             try:
                 if (await self._ask("GET", f"/api/v1/calls/{call}"))["state"] == "up":
                     return
             except ProbeFailed as error:
                 ended = next((one for one in page.said if one["type"] == "ended"), None)
                 why = f"{ended['code']} {ended['reason']}" if ended is not None else str(error)
-                raise ProbeFailed(f"the call ended: {why}") from error
+                raise ProbeFailed(f"the call ended: {why}", Cause.CALL) from error
             await asyncio.sleep(_POLL)
+        raise ProbeFailed(f"nobody answered within {self._task.patience:g} s", Cause.CALL)
 
     async def _listen(self, found: Findings, phone: WebRtcPhone, reference: Reference) -> Findings:
         task = self._task
-        await asyncio.wait_for(phone.connected.wait(), 10)
+        try:
+            await asyncio.wait_for(phone.connected.wait(), _CONNECTING)
+        except TimeoutError:
+            text = "no media between the gateway and here: does UDP to the ports of [media] pass?"
+            raise ProbeFailed(text, Cause.MEDIA) from None
         await asyncio.sleep(_SETTLING)
         begin = time.monotonic()
         before = await _counters(phone)
@@ -152,7 +185,9 @@ class _Agent:
             document = await response.json() if response.content_type.endswith("json") else None
             if response.status >= 400:
                 problem = document if isinstance(document, dict) else {}
-                raise ProbeFailed(str(problem.get("detail") or f"HTTP {response.status} for {path}"))
+                cause = Cause.DENIED if response.status in (401, 403) else Cause.REFUSED
+                text = str(problem.get("detail") or f"HTTP {response.status} for {path}")
+                raise ProbeFailed(text, cause)
             return document
 
 

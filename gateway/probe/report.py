@@ -4,6 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Final
+
+LEAST_HEARD: Final = 0.5
+"""Share of the reference signals that has to come back."""
+
+
+class Cause(StrEnum):
+    """Why there are no figures.
+
+    UNREACHABLE: no gateway answers; DENIED: it does not take the token or password; REFUSED: it knows no such
+    agent, number or trunk, or takes no calls now; CALL: the call ended, or nobody answered; MEDIA: no sound
+    came to be between the gateway and us
+    """
+
+    UNREACHABLE = "unreachable"
+    DENIED = "denied"
+    REFUSED = "refused"
+    CALL = "call"
+    MEDIA = "media"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +44,7 @@ class Findings:
     heard:  share of the reference signals that came back (0..1)
     delay:  milliseconds one way, half of the round trip; None also where the number does not echo
     loss:   percent of the packets toward the agent; jitter: milliseconds; mos: by the E-model
-    error:  what ended it early
+    error:  what ended it early, with its cause
     """
 
     number: str
@@ -35,12 +55,17 @@ class Findings:
     jitter: float | None = None
     mos: float | None = None
     error: str = ""
+    cause: Cause | None = None
 
     def misses(self, limits: Limits) -> list[str]:
         """Every limit that is not kept, in words; none = good."""
         if self.error:
             return [self.error]
-        found = [] if self.heard else ["the reference signal was not heard"]
+        found = []
+        if not self.heard:
+            found.append("the reference signal was not heard")
+        elif self.heard < LEAST_HEARD:
+            found.append(f"only {self.heard:.0%} of the reference signals came back")
         for value, limit, text in (
             (self.setup, limits.setup, "set-up took {:.2f} s, limit {:g} s"),
             (self.delay, limits.delay, "delay is {:.0f} ms, limit {:g} ms"),
@@ -100,7 +125,11 @@ def as_metrics(findings: Findings, limits: Limits) -> str:
         "jitter_seconds": (_thousandth(findings.jitter), "Of packets to the agent."),
         "mos": (findings.mos, "Mean opinion score by the E-model."),
     }
-    lines = []
+    lines = [
+        "# HELP tandem_probe_failed Why there are no figures.",
+        "# TYPE tandem_probe_failed gauge",
+        *(f'tandem_probe_failed{{cause="{cause}"}} {int(findings.cause is cause)}' for cause in Cause),
+    ]
     for name, (value, text) in values.items():
         if value is not None:
             full = f"tandem_probe_{name}"

@@ -166,10 +166,12 @@ def test_the_limits_and_the_three_ways_to_say_it() -> None:
     assert as_text(good, Limits()).endswith("good")
     assert as_text(bad, Limits()).count("MISSED") == 4
     assert json.loads(as_json(bad, Limits()))["good"] is False
+    assert replace(good, heard=0.2).misses(Limits()) == ["only 20% of the reference signals came back"]
     metrics = as_metrics(good, Limits())
     assert "tandem_probe_good 1\n" in metrics
     assert "tandem_probe_delay_seconds 0.08\n" in metrics
     assert all(
-        re.match(r"# (HELP|TYPE) |tandem_probe_\w+ [-0-9.e+]+$", line) for line in metrics.splitlines()
+        re.match(r'# (HELP|TYPE) |tandem_probe_\w+(\{cause="\w+"\})? [-0-9.e+]+$', line)
+        for line in metrics.splitlines()
     )
     assert "delay" not in as_metrics(Findings("+1", error="nobody there"), Limits())
