@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Locator, Page, expect
 
+from tests.browser.actions import press
 from tests.browser.chromium import Browsers
 from tests.browser.site import ANNA, CUSTOMER, DESKTOP, EXPERT, PHONE
 from tests.browser.teams_site import ANN, ATTENDANT, ERIKA, MAX, TeamsSite, open_teams_site
-from tests.browser.actions import press
 from tests.browser.test_look import look
 from tests.peers.certs import Pki
 from tests.peers.graph import SECRET
