@@ -9,8 +9,8 @@ Whatever is a matter of the speaker (mute, hold, not yet answered) or silences a
 held) is exact in any cascade, because it is applied in that party's own room. Only when listeners of one room
 are to hear *different* parties of another room does one mix not serve them all (a whisper, a consultation
 spread over rooms). Then the rule is: nobody overhears. The mix that serves most is sent, the others hear
-nothing of it, and the speech that is missing is returned so that it can be reported. Placing a supervisor
-with the supervised leg, and a consulted party with the one who consults (`near`), avoids the case.
+nothing of it, and the speech that is missing is returned so that it can be mended: the conference seats a
+supervisor who whispers with the supervised leg (`Room.set_edges`).
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ class Room:
         self._pool, self._on_moved = pool, on_moved
         self._seats: dict[LegId, _Seat] = {}
         self._edges = Edges()
+        self._near: Mapping[LegId, LegId] = {}
         self._processes: dict[int, RoomProcess] = {}
         self._linked: dict[int, tuple[RoomProcess, RoomProcess]] = {}
         self._wired: dict[RoomProcess, Wire] = {}
@@ -126,12 +127,21 @@ class Room:
                 self._forget(leg)
                 await self._reconcile()
 
-    async def set_edges(self, edges: Edges) -> None:
-        """Make exactly these edges true; returns when the mixers have been told."""
+    async def set_edges(self, edges: Edges, *, near: Mapping[LegId, LegId] | None = None) -> None:
+        """Make exactly these edges true; returns when the mixers have been told.
+
+        near: legs and whom they are to share a room with where the edges ask for it (a whisper); somebody
+              may have to change rooms for that, and `on_moved` says who
+        """
         async with self._turn:
             self._ensure_open()
-            self._edges = edges
+            self._edges, self._near = edges, near or {}
+            self._reseat()
             await self._reconcile()
+
+    def port(self, leg: LegId) -> int:
+        """Where a seated leg is now; see `add`."""
+        return self._seats[leg].local
 
     async def announce(self, legs: Collection[LegId], hz: int = 880, ms: int = 200) -> None:
         """One beep to these legs: somebody joined. A party who cannot be reached just misses it."""
@@ -226,6 +236,29 @@ class Room:
             raise RoomFull(f"{self.name} is full with {len(self._seats)} parties")
         return min(leaves)
 
+    def _reseat(self) -> None:
+        """Bring those together whose speech no link can carry; one who does not mind makes room for them."""
+        for leg, other in self._near.items():
+            if not {leg, other} <= self._seats.keys() or (leg, other) not in self._edges.speech:
+                continue
+            mine, theirs = self._seats[leg], self._seats[other]
+            home = {str(seat.leg): seat.room for seat in self._seats.values()}
+            if mine.room == theirs.room or not plan(self._edges.speech, home).missing:
+                continue
+            there = [seat for seat in self._seats.values() if seat.room == theirs.room]
+            if len(there) >= self._pool.seats(theirs.room):
+                bound = {*self._near, *self._near.values()}
+                free = [seat for seat in there if seat.leg not in bound]
+                if not free:
+                    continue
+                self._move(free[-1], mine.room)
+            self._move(mine, theirs.room)
+
+    def _move(self, seat: _Seat, room: int) -> None:
+        if seat.process is not None:
+            self._leavers.append((seat.process, seat.leg))
+        seat.room = room
+
     def _forget(self, leg: LegId) -> None:
         seat = self._seats.pop(leg)
         if seat.process is not None:
@@ -271,8 +304,11 @@ class Room:
             leg: self._seats[leg].local for leg, port in before.items() if self._seats[leg].local != port
         }
         if moved:
-            cause = ",".join(causes) or "moved"
-            log.warning("event=room_replaced room=%s legs=%d cause=%s", self.name, len(moved), cause)
+            cause = ",".join(causes) or "reseated"
+            log.log(
+                logging.WARNING if causes else logging.INFO,
+                "event=legs_moved room=%s legs=%d cause=%s", self.name, len(moved), cause,
+            )  # fmt: skip
             self._on_moved(self, moved, cause)
 
     async def _staff(self, causes: list[str]) -> None:

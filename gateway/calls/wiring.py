@@ -209,17 +209,18 @@ class Wiring:
             self._room = await self._rooms.acquire(self._name, self._on_room_moved)
             await self._moved(self._room.name, "conference")
         room = self._room
-        ports: dict[LegId, int] = {}
+        newcomers: list[LegId] = []
         for leg in sorted(wanted.room, key=lambda leg: (leg in wanted.near, leg)):
             if self._now.get(leg) != Connection(Sound.ROOM):
                 anchor = legs[leg].anchor
                 near = wanted.near.get(leg)
-                ports[leg] = await room.add(leg, anchor.inside_port, str(anchor.codec), near=near)
-        await room.set_edges(wanted.edges)
-        for leg in ports:
+                await room.add(leg, anchor.inside_port, str(anchor.codec), near=near)
+                newcomers.append(leg)
+        await room.set_edges(wanted.edges, near=wanted.near)
+        for leg in newcomers:
             self._now.pop(leg, None)
         # between the first and the last of them nobody hears anybody
-        await together(*(self._into_room(legs[leg], port) for leg, port in ports.items()))
+        await together(*(self._into_room(legs[leg], room.port(leg)) for leg in newcomers))
 
     async def _into_room(self, leg: Leg, port: int) -> None:
         await leg.anchor.patch(port)

@@ -147,3 +147,39 @@ async def test_who_listens_stays_with_an_agent_who_changes_telephones(
         await stage.hear({"third": {"agent", "fourth"}, "agent": {"third"}, "fourth": {"agent", "third"}})
         await control(h).hang_up(only_call(h).id)
         await asyncio.gather(*(party.expect_end() for party in (agent, taker, boss)))
+
+
+async def test_a_supervisor_in_another_room_of_a_cascade(house: OpenHouse, rooms: RoomPool) -> None:
+    """He listens from wherever he sits; to whisper he is brought to the agent; to barge in he may stay."""
+    rooms.capacity, rooms.leaves = 4, 3
+    async with house(center_extra=AGENT, extra=AGENTS, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+        view, mine = only_call(h), agent_leg(h)
+        parties = [agent, expert, third]
+        for name, hz in (("p4", 1900.0), ("p5", 2200.0)):
+            await control(h).add(view.id, f"+1555123020{name[1]}")
+            party = await h.teams.expect_invite(tone=hz)
+            await party.answer()
+            stage.add(name, party, hz)
+            parties.append(party)
+        names = {"agent", "expert", "third", "p4", "p5"}
+        await control(h).supervise(view.id, mine, SUPERVISOR, SupervisorMode.LISTEN)
+        boss = await h.center.expect_call(tone=TONES["fourth"])
+        await boss.answer()
+        stage.add("fourth", boss)
+        await stage.hear(everybody(*names) | {"fourth": names})
+        leg = leg_of(only_call(h), SUPERVISOR).id
+        await control(h).supervise_mode(view.id, leg, SupervisorMode.WHISPER)
+        everyone = everybody(*names)
+        await stage.hear(everyone | {"agent": everyone["agent"] | {"fourth"}, "fourth": names})
+        await expert.hold()
+        left = everybody(*(names - {"expert"}))
+        music = {name: heard | {"music"} for name, heard in left.items()}
+        await stage.hear(
+            music | {"agent": music["agent"] | {"fourth"}, "fourth": names - {"expert"}, "expert": set()}
+        )
+        await expert.resume()
+        await control(h).supervise_mode(view.id, leg, SupervisorMode.BARGE)
+        await stage.hear(everybody(*names, "fourth"))
+        await control(h).hang_up(view.id)
+        await asyncio.gather(*(party.expect_end() for party in parties), boss.expect_end())

@@ -104,11 +104,11 @@ class Hall:
     ) -> Edges:
         return audibility([p.participant for p in self.parties], holds, muted=muted, music=policy)
 
-    async def whisper(self, coach: Party, agent: Party) -> None:
-        """From now on `coach` supervises `agent`, whispering."""
+    async def whisper(self, coach: Party, agent: Party, *, near: bool = False) -> None:
+        """From now on `coach` supervises `agent`, whispering; `near`: they are to share a room."""
         supervision = Supervision(SupervisorMode.WHISPER, agent.leg)
         coach.participant = Participant(coach.leg, PartyType.AGENT, supervision=supervision)
-        await self.room.set_edges(self.edges())
+        await self.room.set_edges(self.edges(), near={coach.leg: agent.leg} if near else None)
 
     async def expect(self, edges: Edges, within: float = 4.0) -> None:
         """Everybody hears exactly this: each tone of an edge, the music, and nothing else."""

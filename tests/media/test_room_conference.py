@@ -224,6 +224,25 @@ async def test_a_whisper_that_no_link_can_carry_is_overheard_by_nobody(small: Ha
     await small.expect(Edges(edges.speech - {(coach.leg, agent.leg)}, edges.music))
 
 
+async def test_a_whisper_brings_two_rooms_together(small: Hall) -> None:
+    """The agent's room is full: somebody who does not mind changes places with the coach."""
+    await small.open(4)
+    agent = small.parties[3]
+    coach = await small.join(near=agent.leg)
+    await small.room.set_edges(small.edges())
+    await small.expect(small.edges())
+    assert not small.moves
+    await small.whisper(coach, agent, near=True)
+    await small.expect(small.edges())
+    [(ports, cause)] = small.moves
+    assert (cause, coach.leg in ports, agent.leg in ports, len(ports)) == ("reseated", True, False, 2)
+    await small.whisper(coach, agent, near=True)
+    assert len(small.moves) == 1
+    await small.leave(coach)
+    await small.room.set_edges(small.edges())
+    await small.expect(small.edges())
+
+
 async def test_an_emptied_room_of_a_cascade_ends_at_once(small: Hall) -> None:
     await small.open(2)
     assert len(small.room.processes) == 2
