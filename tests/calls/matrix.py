@@ -28,7 +28,7 @@ Matrix = Mapping[str, set[str]]
 class Stage:
     """The parties of a test by name. `await stage.hear({"agent": {"expert"}, …})`: exactly that."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House | None = None) -> None:
         self.house = house
         self.peers: dict[str, RtpPeer] = {}
         self.tones: dict[str, float] = {"music": MUSIC_HZ}

@@ -1,0 +1,154 @@
+"""Conferences, consultations and supervision over a restart: everybody hears what he heard before, also while
+the gateway is away, and everything goes on afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.calls.matrix import AGENT, everybody
+from tests.peers.certs import Pki
+from tests.restart.plant import ROOT, Plant, open_plant
+from tests.restart.scenes import ALL, Scene, Switchboard, switchboard
+from tests.support.waiting import until
+
+WHISPERED = {"agent": {"expert", "fourth"}, "expert": {"agent"}, "fourth": {"agent", "expert"}}
+HEARD_WITHIN = 20.0
+
+
+async def by_command(plant: Plant) -> None:
+    """`tandem restart`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "restart", "--config", str(plant.config)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said
+    assert said.startswith(b"restarted in ")
+
+
+HOW: dict[str, Callable[[Plant], Awaitable[None]]] = {
+    "restart": Plant.restart,
+    "command": by_command,
+    "kill": Plant.kill_and_start,
+}
+
+
+def rooms(plant: Plant) -> set[int]:
+    """Process ids of the rooms that mix."""
+    found = set()
+    for file in (plant.state / "calls").glob("*.json"):
+        room = json.loads(file.read_text())["room"]
+        found |= {process["pid"] for process in room["processes"].values()} if room else set()
+    return found
+
+
+async def scene(plot: str, number: int, plant: Plant, board: Switchboard) -> Scene:
+    """Up to where it stays as it is; measured."""
+    made = Scene(plot, number, plant, board, random.Random(number), pace=0.05)
+    await made.act()
+    assert made.wanted is not None
+    await made.heard(made.wanted, HEARD_WITHIN)
+    return made
+
+
+async def all_hear(scenes: list[Scene]) -> None:
+    await asyncio.gather(*(one.heard(one.wanted or {}, HEARD_WITHIN) for one in scenes))
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_all_hear_what_they_heard_and_everything_goes_on(pki: Pki, tmp_path: Path, how: str) -> None:
+    async with open_plant(pki, tmp_path, center_extra=AGENT) as plant, switchboard(plant) as board:
+        plots = ("three", "three_held", "supervision", "consult", "transfer")
+        scenes = await asyncio.gather(*(scene(plot, i, plant, board) for i, plot in enumerate(plots)))
+        three, held, watched, aside, transferred = scenes
+        begun = three.stage.peers["agent"].now
+        if how == "kill":
+            await plant.kill()
+            await all_hear(scenes)
+            await plant.start()
+        else:
+            await HOW[how](plant)
+        await all_hear(scenes)
+        quiet = {
+            (one.plot, name): one.stage.gap(name, begun)
+            for one in scenes
+            for name, hears in (one.wanted or {}).items()
+            if hears
+        }
+        assert max(quiet.values()) < 1.0, quiet
+        # the transferor that Teams had not hung up yet is let go, and nobody else
+        await transferred.called["expert"].expect_end()
+
+        await three.called["third"].hang_up()
+        three.now(everybody("agent", "expert"))
+        assert held.agent is not None
+        assert (await held.agent.resume()).code == 200
+        held.now(ALL)
+        boss = await watched.leg_path(watched.dialled(1))
+        await watched.api("PATCH", boss, {"supervision": "barge"})
+        watched.now(everybody("agent", "expert", "fourth"))
+        merged = await aside.api("POST", f"/{await aside.call_id()}/consultation/merge")
+        assert len(merged["legs"]) == 3
+        aside.now(ALL)
+        await all_hear(scenes)
+        for one in scenes:
+            await one.conclude()
+        rows = await plant.all_rows(len(plots) + 1)
+    assert len(rows) == len(plots) + 1
+    found = {one.plot: [row for row in rows if one.key in (row["from_phone"] or "")] for one in scenes}
+    assert not [row for row in rows if row["reason"] in ("gateway_restart", "dialog_lost")]
+    assert [row["hold_count"] for row in found["three_held"]] == [1]
+    primary, consultation = sorted(found["consult"], key=lambda row: row["reason"] == "merged")
+    assert primary["global_interaction_id"] == consultation["global_interaction_id"]
+    assert primary["hold_count"] == 1
+    assert [row["disposition"] for row in found["transfer"]] == ["transferred"]
+
+
+async def test_rooms_are_taken_over_and_not_replaced(pki: Pki, tmp_path: Path) -> None:
+    async with open_plant(pki, tmp_path, center_extra=AGENT) as plant, switchboard(plant) as board:
+        three = await scene("three", 0, plant, board)
+        await until(lambda: len(rooms(plant)) == 1, 10)
+        before = rooms(plant)
+        for restart in (Plant.kill_and_start, Plant.restart):
+            await restart(plant)
+            await three.heard(ALL, HEARD_WITHIN)
+            assert rooms(plant) == before
+        await three.conclude()
+
+
+async def test_a_room_that_died_with_the_gateway_is_replaced(pki: Pki, tmp_path: Path) -> None:
+    async with open_plant(pki, tmp_path, center_extra=AGENT) as plant, switchboard(plant) as board:
+        three = await scene("three", 0, plant, board)
+        await until(lambda: len(rooms(plant)) == 1, 10)
+        [pid] = rooms(plant)
+        await plant.kill()
+        os.kill(pid, signal.SIGKILL)
+        await plant.start()
+        await three.heard(ALL, HEARD_WITHIN)
+        await three.conclude()
+
+
+async def test_a_call_lasts_no_longer_for_having_been_restarted(pki: Pki, tmp_path: Path) -> None:
+    async with (
+        open_plant(pki, tmp_path, teams_extra="max_duration = 12.0") as plant,
+        switchboard(plant) as board,
+    ):
+        talk = await scene("talk", 0, plant, board)
+        await plant.kill_and_start()
+        assert talk.agent is not None
+        await talk.agent.expect_end(30)
+        await talk.called["expert"].expect_end()
+        [row] = await plant.all_rows(1)
+        assert row["reason"] == "max_duration"
+        assert 12 <= row["duration"] <= 16
