@@ -6,6 +6,7 @@ import { h } from "./dom.js";
 import { isIncoming, legOf, stateText, whoIs } from "./model.js";
 import { phoneView } from "./phone_view.js";
 import { teamsView } from "./teams_view.js";
+import { webChatCards } from "./teams_web_chats_view.js";
 import { moment, span, t } from "./texts.js";
 
 export function deskView(desk) {
@@ -25,6 +26,7 @@ export function deskView(desk) {
       h("h2", { id: "interactions" }, t("interactions")),
       shown.length === 0 && h("p", { class: "empty" }, t("no_interactions")),
       shown.map((call) => callCard(call, desk, byId.get(call.consultation))),
+      webChatCards(desk),
     ),
     h("div", { class: "beside", "data-key": "beside" }, teamsView(desk), history(desk)),
   );

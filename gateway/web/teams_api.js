@@ -7,6 +7,7 @@ const mine = (login) => `/api/v1/agents/${part(login)}/teams`;
 const chat = (login, id) => `${mine(login)}/chats/${part(id)}`;
 const channel = (login, place) => `${mine(login)}/channels/${part(place.team)}/${part(place.id)}`;
 const ACCOUNT = "/api/v1/teams/account";
+const WEB_CHATS = "/api/v1/web-chats";
 const PEOPLE = "/api/v1/teams/people";
 
 export const teamsApi = {
@@ -26,6 +27,12 @@ export const teamsApi = {
   channelMessages: async (login, place, thread = "") => (await ask("GET", `${channel(login, place)}/messages${thread ? `?thread=${part(thread)}` : ""}`)).messages,
   post: (login, place, text, thread = "") => ask("POST", `${channel(login, place)}/messages`, { text, thread }),
   favourChannel: (login, place, favourite) => ask("PUT", `${channel(login, place)}/favourite`, { favourite }),
+  webChats: async (login) => (await ask("GET", `${WEB_CHATS}?agent=${part(login)}`)).web_chats,
+  webChatMessages: async (id) => (await ask("GET", `${WEB_CHATS}/${part(id)}/messages`)).messages,
+  sayInWebChat: (id, text) => ask("POST", `${WEB_CHATS}/${part(id)}/messages`, { from: "agent", text }),
+  joinWebChat: (id, user) => ask("PUT", `${WEB_CHATS}/${part(id)}/expert`, { user }),
+  leaveWebChat: (id) => ask("DELETE", `${WEB_CHATS}/${part(id)}/expert`),
+  endWebChat: (id) => ask("DELETE", `${WEB_CHATS}/${part(id)}`),
   account: () => ask("GET", ACCOUNT),
   saveAccount: (account) => ask("PUT", ACCOUNT, account),
   deleteAccount: () => ask("DELETE", ACCOUNT),

@@ -4,6 +4,7 @@ import { commands } from "./api.js";
 import { h } from "./dom.js";
 import { callState, presenceIcon, presenceText, waysTo } from "./teams_model.js";
 import { optionId } from "./teams_state.js";
+import { joinButtons } from "./teams_web_chats_view.js";
 import { t } from "./texts.js";
 
 const LIST = "teams-people";
@@ -90,6 +91,7 @@ function personCard(person, desk) {
       "div",
       { class: "commands" },
       person.oid !== teams.picture.oid && h("button", { type: "button", "data-key": "chat", disabled: teams.waiting, "aria-label": t("teams_chat_with", { who: person.name }), onclick: () => void teams.chatWith(person) }, t("teams_chat")),
+      joinButtons(person, desk),
     ),
     callWays(person, desk),
   );
@@ -120,7 +122,7 @@ function buttons(state, { number, digits, shown }, person, desk) {
   const { call, leg } = state;
   const what = { who: person.name, number: shown || t("teams_attendant") };
   const button = (name, command, kind = "small") =>
-    h("button", { type: "button", class: kind, "data-key": name, "aria-label": t("teams_command", { ...what, command: t(name) }), onclick: () => void desk.act(command()) }, t(name));
+    h("button", { type: "button", class: kind, "data-key": name, "aria-label": t("teams_command", { ...what, command: t(name) }), onclick: () => void desk.once("dial", () => desk.act(command())) }, t(name));
   if (state.kind === "free") return button("dial", () => commands.place(desk.login, number, digits), "small primary");
   if (state.kind === "wait") return null;
   return [

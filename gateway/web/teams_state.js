@@ -3,6 +3,7 @@
 import { teamsApi } from "./teams_api.js";
 import { Conversation } from "./teams_conversation.js";
 import { Load } from "./teams_load.js";
+import { WebChats } from "./teams_web_chats.js";
 import { inShort, keyOf, sorted, troubleOf } from "./teams_model.js";
 import { t } from "./texts.js";
 
@@ -31,6 +32,7 @@ export class Teams {
     this.channels = null;
     this.loads = Object.fromEntries(FOLDERS.map((name) => [name, new Load(() => this.changed())]));
     this.conversation = null;
+    this.webChats = new WebChats(login, { changed: () => this.changed(), announce: (said) => tell.announce(said) });
     this.unread = new Map();
     this.pops = [];
     this.shown = "";
@@ -49,6 +51,7 @@ export class Teams {
     clearTimeout(this.showing);
     for (const load of Object.values(this.loads)) load.stop();
     this.conversation?.stop();
+    this.webChats.stop();
   }
 
   // ---- the stream ----
@@ -70,6 +73,7 @@ export class Teams {
   pictured(picture) {
     const before = this.picture;
     this.picture = picture;
+    if (picture && !before) this.webChats.read();
     if (picture?.enabled && !picture.sign_in_needed) this.signIn = null;
     const usable = this.usable;
     if (usable && !this.opened) this.restore();
@@ -98,12 +102,23 @@ export class Teams {
   happened(event) {
     this.last = event.id;
     if (event.kind === "message") this.said(event);
-    else if (event.kind === "refresh") this.reload();
+    else if (event.kind === "refresh") this.refresh();
+    else if (event.kind === "web_chat") this.customerSaid(event);
     else if (event.kind === "chats" && this.chats) this.readChats();
     else if (event.kind === "channels" && this.channels) this.readChannels();
   }
 
-  said({ team, conversation, change, mine, message }) {
+  refresh() {
+    this.webChats.read();
+    this.reload();
+  }
+
+  customerSaid(event) {
+    this.webChats.take(event);
+    this.changed();
+  }
+
+  said({ team, conversation, change, mine, peer, message }) {
     const place = { team, id: conversation };
     const key = keyOf(place);
     const here = this.conversation?.key === key;
@@ -112,7 +127,7 @@ export class Teams {
     if (pop) {
       if (message.deleted) this.dismiss(pop);
       else pop.text = inShort(message);
-    } else if (change === "new" && !mine && !(here && this.seen)) {
+    } else if (change === "new" && !mine && !(here && this.seen) && !this.webChats.with(peer)) {
       if (!here) this.unread.set(key, (this.unread.get(key) ?? 0) + 1);
       this.pops = [...this.pops.filter((one) => one.key !== key), { ...place, key, id: message.id, who: message.author_name, text: inShort(message) }].slice(-MOST_POPS);
     }

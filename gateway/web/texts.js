@@ -263,6 +263,17 @@ const en = {
   teams_activity_UrgentInterruptionsOnly: "urgent interruptions only",
   // integration account
   account_title: "Teams integration account",
+  // customers' web chats
+  web_chat_customer: "Customer",
+  web_chat_with: "Web chat with {who}",
+  web_chat_messages: "Messages with {who}",
+  web_chat_message: "Message to {who}",
+  web_chat_alone: "No expert has joined. Choose one in Teams Users.",
+  web_chat_expert: "With {who}",
+  web_chat_join: "Join web chat with {who}",
+  web_chat_end: "End chat",
+  web_chat_began: "A web chat with {who} began",
+  web_chat_ended: "The web chat with {who} ended",
   account_there: "There is an integration account. To change it, enter it anew with its secret.",
   account_none: "There is no integration account: Teams is switched off for everybody.",
   account_tenant: "Tenant id",
