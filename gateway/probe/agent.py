@@ -103,7 +103,7 @@ class _Agent:
             try:
                 await self._up(call, page)
                 setup = time.monotonic() - begun
-                return await self._listen(Findings(task.number, setup=setup), phone, reference)
+                return await self._listen(Findings(task.number, setup=setup), page, reference)
             finally:
                 with contextlib.suppress(ProbeFailed, aiohttp.ClientError, TimeoutError):
                     await self._ask("DELETE", f"/api/v1/calls/{call}")
@@ -143,12 +143,16 @@ class _Agent:
             await asyncio.sleep(_POLL)
         raise ProbeFailed(f"nobody answered within {self._task.patience:g} s", Cause.CALL)
 
-    async def _listen(self, found: Findings, phone: WebRtcPhone, reference: Reference) -> Findings:
-        task = self._task
+    async def _listen(self, found: Findings, page: AgentPage, reference: Reference) -> Findings:
+        task, phone = self._task, page.phone
         try:
             await asyncio.wait_for(phone.connected.wait(), _CONNECTING)
         except TimeoutError:
             text = "no media between the gateway and here: does UDP to the ports of [media] pass?"
+            if page.close_code is not None:
+                text = (
+                    f"another page of {task.agent} has taken its place: the probe needs an agent of its own"
+                )
             raise ProbeFailed(text, Cause.MEDIA) from None
         await asyncio.sleep(_SETTLING)
         begin = time.monotonic()
