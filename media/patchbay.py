@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.errors import MediaRejected
@@ -22,6 +23,8 @@ log = logging.getLogger("tandem.media")
 
 
 _ALL = 1_000_000
+_AT_ONCE = 8
+"""Legs that are seen to at the same time when all of them need it."""
 REKEY_AFTER = 600.0
 """Seconds: 30,000 packets of 20 ms, less than half of the sequence numbers there are."""
 
@@ -136,26 +139,53 @@ class PatchBay:
                 found.append(anchor)
         return found
 
-    async def restored(self, *, rekey_after: float = REKEY_AFTER) -> Restored:
+    async def restored(
+        self,
+        *,
+        rekey_after: float = REKEY_AFTER,
+        on_lost: Callable[[Anchor], None] = lambda anchor: None,
+        on_rekey: Callable[[Anchor], None] = lambda anchor: None,
+    ) -> Restored:
         """rtpengine was away and is back (Engine.on_restarted): connect every leg, end what is not ours.
 
         rekey_after: age in seconds from which an SRTP leg may have used up its first 65,536 sequence numbers.
+        on_lost, on_rekey: called for each leg of the result as soon as it is known. Whoever may be deaf is
+        seen to first, the others hear already and get their source lock back.
         Raises MediaUnavailable when rtpengine is gone again; then it will be called again.
         """
         lost: list[Anchor] = []
+        old: list[Anchor] = []
+        young: list[Anchor] = []
         rekey: list[Anchor] = []
         now = time.time()
-        for anchor in list(self.anchors.values()):
+
+        def gone(anchor: Anchor, error: MediaRejected) -> None:
+            if anchor.leg in self.anchors:
+                log.error("leg_lost leg=%s cause=%s", anchor.leg, error.text)
+                lost.append(anchor)
+                on_lost(anchor)
+
+        async def look(anchor: Anchor) -> None:
             try:
                 created = await anchor.created()
+            except MediaRejected as error:
+                gone(anchor, error)
+            else:
+                (old if anchor.srtp and now - created >= rekey_after else young).append(anchor)
+
+        async def connect(anchor: Anchor) -> None:
+            try:
                 await anchor.reconnect()
             except MediaRejected as error:
-                if anchor.leg in self.anchors:
-                    log.error("leg_lost leg=%s cause=%s", anchor.leg, error.text)
-                    lost.append(anchor)
-                continue
-            if anchor.srtp and now - created >= rekey_after:
+                gone(anchor, error)
+                return
+            if anchor in old:
                 rekey.append(anchor)
+                on_rekey(anchor)
+
+        await _each(list(self.anchors.values()), look)
+        await _each(old, connect)
+        await _each(young, connect)
         strangers = await self.end_strangers()
         log.warning(
             "legs_reconnected legs=%d lost=%d rekey=%d ended=%d",
@@ -192,3 +222,20 @@ class PatchBay:
         """It is closed."""
         self.forget_bridge(anchor)
         self.anchors.pop(anchor.leg, None)
+
+
+async def _each(anchors: Sequence[Anchor], work: Callable[[Anchor], Awaitable[None]]) -> None:
+    """Some at a time, in their order; what one of them raises ends it for all."""
+    waiting = deque(anchors)
+
+    async def turn() -> None:
+        while waiting:
+            await work(waiting.popleft())
+
+    tasks = [asyncio.create_task(turn(), name="legs") for _ in range(min(_AT_ONCE, len(anchors)))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gateway.calls.audibility import Hold
 from gateway.calls.call import Call, CallState
@@ -13,7 +13,7 @@ from gateway.calls.context import CallContext
 from gateway.calls.incoming import Incoming, caller_identity
 from gateway.calls.leg import Leg
 from gateway.calls.limits import Limits
-from gateway.calls.signals import Command, MediaLost, NewKey
+from gateway.calls.signals import Command, MediaLost, NewKey, Signal
 from gateway.calls.takeover import Takeover
 from gateway.calls.transfer import Transfers
 from gateway.errors import MediaError, SipError
@@ -23,6 +23,7 @@ from gateway.sip.profile import Profile
 from gateway.sip.session import Session
 from gateway.sip.transport_flow import Flow
 from gateway.trunks.trunk import Recognition
+from media.patchbay import Anchor
 
 log = logging.getLogger("tandem.calls")
 
@@ -210,20 +211,20 @@ class CallRegistry:
         task.add_done_callback(self._restoring.discard)
 
     async def _restore_media(self) -> None:
+        def tell(anchor: Anchor, news: Callable[[Leg], Signal]) -> None:
+            for call in self._calls.values():
+                leg = call.legs.get(anchor.leg)
+                if leg is not None:
+                    call.post(news(leg))
+                    return
+
         try:
-            restored = await self.context.bay.restored()
+            await self.context.bay.restored(
+                on_lost=lambda anchor: tell(anchor, lambda leg: MediaLost(leg, None)),
+                on_rekey=lambda anchor: tell(anchor, NewKey),
+            )
         except MediaError as error:
             log.error("media_not_restored cause=%s", error.text)
-            return
-        legs = {leg.id: (call, leg) for call in self._calls.values() for leg in call.legs.values()}
-        for anchor in restored.lost:
-            if anchor.leg in legs:
-                call, leg = legs[anchor.leg]
-                call.post(MediaLost(leg, None))
-        for anchor in restored.rekey:
-            if anchor.leg in legs:
-                call, leg = legs[anchor.leg]
-                call.post(NewKey(leg))
 
 
 def _unsettled(call: Call) -> bool:
