@@ -6,6 +6,8 @@ thread can neither block nor be cancelled half-way through a commit.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,14 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from gateway.cdr.columns import COLUMNS, Kind
 
 VERSION_TABLE = "call_detail_schema"
 _MIGRATION_LOCK = 0x7461_6E64
+_TRIES, _PAUSE = 40, 0.05
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -143,9 +146,23 @@ def make(url: str) -> Engine:
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+    for pragma in ("busy_timeout=10000", "synchronous=FULL"):
         cursor.execute(f"PRAGMA {pragma}")
+    _write_ahead(cursor)
     cursor.close()
+
+
+def _write_ahead(cursor: DBAPICursor) -> None:
+    """Once for a database; SQLite does not wait for others who do so at the same moment."""
+    for attempt in range(_TRIES):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 def migrate(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -184,3 +186,21 @@ async def test_a_row_that_comes_again_with_a_further_agent_is_found_for_him_too(
     assert agents_found(engine) == [("a", "ann"), ("a", "eve")]
     engine.dispose()
     assert [found["acw_time"] for found in stored(tmp_path / "x.db")] == [7]
+
+
+def test_many_who_open_a_new_sqlite_file_at_once_are_all_served(tmp_path: Path) -> None:
+    """SQLite refuses, without waiting, whoever turns the write-ahead log on beside somebody else."""
+    together = threading.Barrier(6)
+
+    def use(turn: tuple[int, int]) -> None:
+        attempt, table = turn
+        engine = tables.make(f"sqlite:///{tmp_path}/{attempt}.db")
+        together.wait()
+        with engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection.exec_driver_sql(f"CREATE TABLE t{table} (x)")
+        engine.dispose()
+
+    with ThreadPoolExecutor(6) as threads:
+        for attempt in range(20):
+            list(threads.map(use, [(attempt, table) for table in range(6)]))
