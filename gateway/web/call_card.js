@@ -119,6 +119,7 @@ function commandsOf(call, mine, desk, up) {
   return h(
     "div",
     { class: "commands", role: "group", "data-key": "commands", "aria-label": `${t("commands")}: ${whoIs(call, desk.login)}` },
+    rings(mine) && mine.answerable && !desk.phone?.has(mine.id) && button("answer", () => desk.act(commands.answer(call.id, mine.id)), { class: "primary" }),
     button("hang_up", hangUp, { class: "danger" }),
     up && [
       button(mine.holding ? "retrieve" : "hold", change({ holding: !mine.holding }), { "aria-pressed": String(mine.holding) }),
@@ -170,10 +171,12 @@ function keypad(call, desk) {
     shown(field, field.value + digit);
     send(digit);
   };
-  const type = ({ target: field }) => {
-    const [text, sent] = [field.value.replace(/[^0-9*#]/g, ""), field.sent ?? ""];
-    shown(field, text);
-    if (text.length > sent.length) send(text.slice(sent.length));
+  const type = ({ target: field, data }) => {
+    const [sent, { value }] = [field.sent ?? "", field];
+    if (value.length < sent.length) return shown(field, value);
+    const typed = (data ?? value.slice(sent.length)).replace(/[^0-9*#]/g, "");
+    shown(field, sent + typed);
+    if (typed) send(typed);
   };
   return h(
     "div",

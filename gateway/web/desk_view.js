@@ -70,6 +70,7 @@ export function statePicker(desk) {
     agent.next_state && agent.next_state !== agent.state
       ? h("span", { class: "next" }, t("then", { state: stateText(agent.next_state, agent.next_reason) }))
       : null,
+    agent.state === "after_call_work" && h("button", { type: "button", class: "small", "data-key": "finish", onclick: () => desk.act(commands.chooseState(desk.login, "ready")) }, t("finish_work")),
     h(
       "select",
       { "aria-label": t("change_state"), "data-key": "picker", onchange: choose },
@@ -117,7 +118,7 @@ function history(desk) {
             h(
               "li",
               { class: "card row", "data-key": row.id },
-              h("div", {}, h("strong", {}, other(row, desk.login)), h("span", { class: "kind" }, t(row.type))),
+              h("div", { class: "head" }, h("span", {}, h("strong", {}, other(row, desk.login) || t("withheld")), h("span", { class: "kind" }, t(row.type))), callAgain(desk, other(row, desk.login))),
               h("div", { class: "detail" }, h("span", {}, moment(row.start_time)), h("span", {}, t(row.disposition)), h("span", {}, `${t("talk")} ${span(row.talk_time)}`), row.hold_time > 0 && h("span", {}, `${t("held_for")} ${span(row.hold_time)}`)),
             ),
           ),
@@ -125,5 +126,11 @@ function history(desk) {
   );
 }
 
-const other = (row, login) =>
-  (row.caller_login_id === login ? row.connected_to_phone || row.original_destination_phone : row.from_phone) || t("withheld");
+/** The other side's number, "" when withheld. */
+const other = (row, login) => (row.caller_login_id === login ? row.connected_to_phone || row.original_destination_phone : row.from_phone) ?? "";
+
+function callAgain(desk, number) {
+  if (!desk.picture?.agent || !/^[+\d]/.test(number)) return null;
+  const call = () => desk.once("dial", () => desk.act(commands.place(desk.login, number)));
+  return h("button", { type: "button", class: "small", "data-key": "again", "aria-label": t("call_who", { who: number }), onclick: call }, t("dial"));
+}

@@ -14,27 +14,46 @@ export function h(tag, properties = {}, ...children) {
 
 const HANDLERS = ["onclick", "onsubmit", "onchange", "oninput", "onkeydown"];
 
-/** Make the children of `shown` those of `wanted`. Elements with the same data-key stay the same elements. */
+/**
+ * Make the children of `shown` those of `wanted`. Elements with the same data-key stay the same elements. What stays
+ * is left where it is as far as possible: an element that is moved loses the focus.
+ */
 export function morph(shown, wanted) {
   const kept = new Map();
   for (const node of shown.childNodes) if (keyOf(node)) kept.set(keyOf(node), node);
+  const keys = new Set([...wanted.childNodes].map(keyOf));
+  const stays = (node) => keyOf(node) && keys.has(keyOf(node));
   let here = shown.firstChild;
   for (const next of [...wanted.childNodes]) {
     const key = keyOf(next);
-    const match = key ? kept.get(key) : here && !keyOf(here) && here.nodeName === next.nodeName ? here : null;
+    const match = key ? kept.get(key) : sameKind(here, next, stays);
     if (!match || match.nodeName !== next.nodeName) {
       shown.insertBefore(next, here);
       continue;
     }
-    if (match === here) here = here.nextSibling;
+    while (here !== match && here && !stays(here)) here = removed(here);
+    if (here === match) here = here.nextSibling;
+    else if (shown.moveBefore) shown.moveBefore(match, here);
     else shown.insertBefore(match, here);
     update(match, next);
   }
-  while (here) {
-    const next = here.nextSibling;
-    here.remove();
-    here = next;
+  while (here) here = removed(here);
+}
+
+/** The first of these siblings without a key that is such an element too, before any that stays. */
+function sameKind(node, wanted, stays) {
+  while (node && !stays(node)) {
+    if (!keyOf(node) && node.nodeName === wanted.nodeName) return node;
+    node = node.nextSibling;
   }
+  return null;
+}
+
+/** Takes the node out; the next one. */
+function removed(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
 }
 
 function keyOf(node) {

@@ -18,6 +18,7 @@ const KEPT = "tandem.last_picture";
 const HISTORY_ROWS = 20;
 const AGAIN = 1500;
 const HISTORY_EVERY = 30000;
+const NOTHING_MISSED = 6000;
 
 const desk = {
   me: null,
@@ -121,17 +122,18 @@ function view() {
 function missedPanel() {
   if (!desk.missed) return null;
   const { seconds, said } = desk.missed;
-  const dismiss = () => {
-    desk.missed = null;
-    redraw();
-  };
   return h(
     "section",
     { class: "missed", role: "status", "data-key": "missed" },
     h("strong", {}, t("missed_title", { time: span(seconds) })),
     said.length ? h("ul", {}, said.map((text) => h("li", {}, text))) : h("p", {}, t("missed_nothing")),
-    h("button", { type: "button", class: "small", onclick: dismiss }, t("dismiss")),
+    h("button", { type: "button", class: "small", onclick: dismissMissed }, t("dismiss")),
   );
+}
+
+function dismissMissed() {
+  desk.missed = null;
+  redraw();
 }
 
 /** Timers run in the page; what they count from is the gateway's. */
@@ -282,8 +284,9 @@ function mine(picture) {
   desk.picture = picture;
   const said = before ? changes(before, picture, desk.login) : [];
   if (desk.lostAt !== null) {
-    desk.missed = { seconds: (Date.now() - desk.lostAt) / 1000, said };
+    const missed = (desk.missed = { seconds: (Date.now() - desk.lostAt) / 1000, said });
     desk.lostAt = null;
+    if (!said.length) setTimeout(() => desk.missed === missed && dismissMissed(), NOTHING_MISSED);
   }
   announce(said);
   sessionStorage.setItem(KEPT, JSON.stringify({ login: desk.login, at: Date.now(), picture }));

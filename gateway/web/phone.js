@@ -7,6 +7,9 @@ const KEPT_INPUT = "tandem.microphone";
 const KEPT_OUTPUT = "tandem.speaker";
 const STATS = 5000;
 const LEVEL = 150;
+const ATTEND = 300;
+const SOME_PACKETS = 8;
+const RESTING = 2000;
 const AGAIN = 1000;
 const LOST = 3000;
 const GATHERING = 2000;
@@ -25,7 +28,7 @@ export class Phone {
     this.inputs = [];
     this.outputs = [];
     this.trouble = null;
-    this.timers = [setInterval(() => this.level(), LEVEL), setInterval(() => void this.measure(), STATS)];
+    this.timers = [setInterval(() => this.level(), LEVEL), setInterval(() => void this.attend(), ATTEND), setInterval(() => void this.measure(), STATS)];
     this.plugged = () => void this.devices();
     navigator.mediaDevices?.addEventListener("devicechange", this.plugged);
     if (this.on) this.open();
@@ -303,6 +306,44 @@ export class Phone {
     };
     show("level-out", call?.ear);
     show("level-in", call?.mouth);
+  }
+
+  /**
+   * The gateway passes on the stream of whoever talks. When somebody comes back who talked before, browsers made of
+   * libwebrtc receive his packets and do not give them to the track, which follows the newest stream only.
+   */
+  async attend() {
+    for (const call of this.legs.values()) {
+      const { peer } = call;
+      if (peer?.connectionState !== "connected" || call.tuning) continue;
+      const now = { peer, arrived: 0, played: 0 };
+      for (const one of (await peer.getStats()).values()) {
+        if (one.type === "transport") now.arrived = one.packetsReceived ?? 0;
+        if (one.type === "inbound-rtp") now.played += one.packetsReceived;
+      }
+      const before = call.attended;
+      call.attended = now;
+      const deaf = before?.peer === peer && now.arrived - before.arrived >= SOME_PACKETS && now.played === before.played;
+      call.deaf = deaf ? (call.deaf ?? 0) + 1 : 0;
+      if (call.deaf >= 2) await this.tuneIn(call, peer);
+    }
+  }
+
+  /** Describe the connection anew, to this browser only: for a moment the gateway does not send, then it does. */
+  async tuneIn(call, peer) {
+    call.tuning = true;
+    try {
+      for (const direction of ["recvonly", "sendrecv"]) {
+        call.version = (call.version ?? 1) + 1;
+        const sdp = call.taken.replace(/^(o=\S+ \S+) \d+/m, `$1 ${call.version}`).replace(/^a=sendrecv\r$/m, `a=${direction}\r`);
+        await peer.setRemoteDescription({ type: "offer", sdp });
+        await peer.setLocalDescription(await peer.createAnswer());
+      }
+    } catch (error) {
+      if (call.peer === peer && peer.connectionState !== "closed") console.warn("tuning in failed", error);
+    }
+    Object.assign(call, { deaf: 0, attended: null });
+    setTimeout(() => (call.tuning = false), RESTING);
   }
 
   async measure() {

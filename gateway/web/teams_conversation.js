@@ -40,17 +40,18 @@ export class Conversation {
 
   /** Opens the conversation in the channel, or goes on with the one that is open already. */
   async readChannel() {
-    const { login } = this.teams;
-    if (!this.place.open) {
+    const { login, picture } = this.teams;
+    const { team, id } = this.place;
+    if (!picture.channels_open.some((one) => one.team === team && one.channel === id)) {
       try {
         const messages = await teamsApi.openChannel(login, this.place);
         this.place = { ...this.place, open: true };
         return messages;
       } catch (error) {
         if (error.reason !== "conversation_open") throw error;
-        this.place = { ...this.place, open: true };
       }
     }
+    this.place = { ...this.place, open: true };
     return teamsApi.channelMessages(login, this.place);
   }
 

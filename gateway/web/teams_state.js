@@ -47,6 +47,7 @@ export class Teams {
 
   close() {
     this.closed = true;
+    sessionStorage.removeItem(KEPT);
     clearTimeout(this.typing);
     clearTimeout(this.showing);
     for (const load of Object.values(this.loads)) load.stop();
@@ -131,7 +132,7 @@ export class Teams {
       if (!here) this.unread.set(key, (this.unread.get(key) ?? 0) + 1);
       this.pops = [...this.pops.filter((one) => one.key !== key), { ...place, key, id: message.id, who: message.author_name, text: inShort(message) }].slice(-MOST_POPS);
     }
-    if (change === "new" && !mine) this.tell.announce([t("teams_said", { who: message.author_name, text: inShort(message) })]);
+    if (change === "new" && !mine && !here) this.tell.announce([t("teams_said", { who: message.author_name, text: inShort(message) })]);
     this.changed();
   }
 

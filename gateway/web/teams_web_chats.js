@@ -44,10 +44,7 @@ export class WebChats {
     }
     this.chats = known ? this.chats.map((one) => (one.id === chat.id ? chat : one)) : [...this.chats, chat];
     if (!known) this.tell.announce([t("web_chat_began", { who: nameOf(chat) })]);
-    if (!message) return;
-    const before = this.of(chat);
-    if (message.from !== "agent" && !before.some((one) => one.number === message.number)) this.tell.announce([t("teams_said", { who: message.name || nameOf(chat), text: message.text })]);
-    this.put(chat, message);
+    if (message) this.put(chat, message);
   }
 
   put(chat, message) {

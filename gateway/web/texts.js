@@ -26,6 +26,7 @@ const en = {
   // state
   state: "State",
   change_state: "Change state",
+  finish_work: "Finish",
   choose_state: "Choose…",
   no_agent: "You are not an agent: there is no state to choose.",
   then: "then {state}",
@@ -41,6 +42,7 @@ const en = {
   my_desk: "My desk",
   supervisor: "Supervisor",
   dial: "Call",
+  call_who: "Call {who}",
   dial_title: "New call",
   number: "Number",
   number_hint: "+15551230000",

@@ -48,6 +48,7 @@ login = "bert"
 name = "Bert Example"
 team = "Service"
 numbers = ["+49301112202"]
+after_call_work = 300.0
 
 [http]
 listen = "127.0.0.1:0"
@@ -64,6 +65,11 @@ to = "center"
 from = "center"
 number = '\\+4930111\\d+'
 to = "center"
+
+[[route]]
+from = "center"
+number = '\\+493055\\d+'
+to = "carrier"
 """
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 from playwright.async_api import Page, expect
 
 from gateway.agents.people import UserRole
@@ -26,6 +27,8 @@ ERIKA = "eeee0000-0000-0000-0000-000000000002"
 MAX = "eeee0000-0000-0000-0000-000000000003"
 BERT = "aaaa0000-0000-0000-0000-000000000004"
 SUPPORT, GENERAL = "team-support", "19:general@thread.tacv2"
+TOKENS = 'tokens = [{ name = "chat-server", secret = "env:TANDEM_TEST_TOKEN" }]'
+TOKEN = "a-token-of-the-contact-center"
 ATTENDANT = "+15550100"
 GRAPH = """
 [graph]
@@ -74,8 +77,30 @@ class TeamsSite:
         return self.sim.conversations.one_to_one(ANN, ERIKA)
 
     @property
+    def searches(self) -> int:
+        """How often Graph was asked for users."""
+        return sum((one.method, one.path) == ("GET", "/users") for one in self.sim.seen)
+
+    @property
     def channel(self) -> Thread:
         return self.sim.conversations.channels[(SUPPORT, GENERAL)]
+
+    @staticmethod
+    def texts(thread: Thread) -> list[str]:
+        """What was written there."""
+        return [str(one["body"]["content"]) for one in thread.messages.values()]
+
+    async def program(self, method: str, path: str, body: Json | None = None) -> Json:
+        """A request of the contact center's, with a token of [http]."""
+        host, port = self.site.gateway.http.address
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.request(method, f"http://{host}:{port}{path}", json=body) as answer,
+        ):
+            found: Json = await answer.json()
+            assert answer.ok, found
+            return found
 
     def in_days(self, days: int) -> str:
         """A day as the gateway counts them."""
@@ -88,7 +113,7 @@ class TeamsSite:
 
 @contextlib.asynccontextmanager
 async def open_teams_site(folder: Path, pki: Pki, browsers: Browsers) -> AsyncIterator[TeamsSite]:
-    """TANDEM_TEST_GRAPH must hold SECRET."""
+    """TANDEM_TEST_GRAPH must hold SECRET, TANDEM_TEST_TOKEN our TOKEN."""
     port = ports.free_port()
     async with GraphSim(LoopClock(), folder) as sim:
         sim.registration.redirect_uris.add(f"http://127.0.0.1:{port}{SIGNED_IN}")
@@ -99,7 +124,7 @@ async def open_teams_site(folder: Path, pki: Pki, browsers: Browsers) -> AsyncIt
         )  # fmt: skip
 
         def adjust(text: str) -> str:
-            text = text.replace('listen = "127.0.0.1:0"', f'listen = "127.0.0.1:{port}"')
+            text = text.replace('listen = "127.0.0.1:0"', f'listen = "127.0.0.1:{port}"\n{TOKENS}')
             text = text.replace('login = "anna"', 'login = "anna"\nteams_user = "anna.example@contoso.test"')
             return text + graph
 

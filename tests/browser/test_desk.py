@@ -1,86 +1,244 @@
-"""The Agent Desktop in headless Chromium, against a whole gateway with real calls."""
+"""The Agent Desktop in headless Chromium: all that an agent does with calls, and what he reads meanwhile."""
 
 from __future__ import annotations
 
-import re
+import asyncio
 
 from playwright.async_api import Page, expect
 
-from tests.browser.site import ANNA, BERT, BOSS, CUSTOMER, EXPERT, Site
+from tests.browser.actions import (
+    NO_CALL,
+    NUMBER,
+    browser_phone,
+    choose_state,
+    heading,
+    in_call,
+    in_state,
+    press,
+    taken,
+)
+from tests.browser.ears import Ears, everybody
+from tests.browser.site import ANNA, BERT, BERT_HZ, CUSTOMER, EXPERT, SECOND_HZ, Site
+from tests.calls.test_answer import TALK, by_event
 from tests.peers.contact_center_call import CenterCall
 from tests.support.waiting import until
 
+SECOND = "+15551230009"
+OTHER = "+493055502"
+PAIR = everybody("agent", "customer")
+ALL = everybody("agent", "customer", "expert")
 
-async def answered(site: Site, page: Page, number: str = ANNA) -> tuple[CenterCall, CenterCall]:
-    """The customer calls the agent, whose page shows it; his telephone answers. Customer, telephone."""
-    customer = await site.carrier.call(number)
+
+async def rings(site: Site, page: Page) -> tuple[CenterCall, CenterCall]:
+    """The customer calls the agent, whose SIP telephone rings and whose page shows it. Both calls."""
+    customer = await site.carrier.call(ANNA)
     telephone = await site.phones.expect_call()
-    telephone.ring()
     await expect(page.get_by_role("alert")).to_contain_text(CUSTOMER)
-    await expect(page.get_by_text("Answer it on your telephone")).to_be_visible()
-    await telephone.answer()
-    await customer.answered()
-    await expect(page.get_by_role("heading", name=f"Call with {CUSTOMER}")).to_be_visible()
-    await expect(page.get_by_role("alert")).to_have_count(0)
     return customer, telephone
 
 
-async def press(page: Page, name: str) -> None:
-    await page.get_by_role("button", name=name, exact=True).click()
+async def answered(site: Site, page: Page) -> tuple[CenterCall, CenterCall]:
+    """And he takes the call at his telephone."""
+    customer, telephone = await rings(site, page)
+    await telephone.answer()
+    await customer.answered()
+    await heading(page, f"Call with {CUSTOMER}")
+    return customer, telephone
 
 
-async def test_a_call_is_taken_held_consulted_merged_and_an_experts_hold_is_shown(site: Site) -> None:
+async def test_a_sip_telephone_is_answered_from_the_page_if_it_lets_itself(site: Site) -> None:
     page = await site.page("anna")
-    await page.get_by_label("Change state").select_option(label="Ready")
-    await expect(page.locator("#state")).to_contain_text("Ready")
-    customer, telephone = await answered(site, page)
-    await expect(page.locator("#state")).to_contain_text("Busy")
+    customer, telephone = await rings(site, page)
+    telephone.ring()
+    await expect(page.get_by_text("it does not let itself be answered from here")).to_be_visible()
+    await expect(page.get_by_role("button", name="Answer")).to_have_count(0)
+    await press(page, "Decline")
+    assert (await customer.outcome()).code >= 400
+    await telephone.expect_end()
+    await expect(page.get_by_role("alert")).to_have_count(0)
 
-    await press(page, "Hold")
-    await expect(page.get_by_text("On hold by You")).to_be_visible()
-    await press(page, "Retrieve")
-    await expect(page.get_by_text("On hold by You")).to_have_count(0)
-    await press(page, "Mute")
-    await expect(page.get_by_text("muted", exact=True)).to_be_visible()
-    await press(page, "Unmute")
-    await expect(page.get_by_text("muted", exact=True)).to_have_count(0)
+    customer, telephone = await rings(site, page)
+    by_event(telephone, 489)
+    telephone.ring(headers=TALK)
+    await press(page, "Answer")
+    await expect(page.get_by_text("the telephone does not let itself be (489)")).to_be_visible()
+    by_event(telephone)
+    await press(page, "Answer")
+    await customer.answered()
+    ears = Ears()
+    ears.call("customer", customer)
+    ears.call("agent", telephone)
+    await ears.hear(PAIR)
+    await heading(page, f"Call with {CUSTOMER}")
+    await press(page, "Hang up")
+    await telephone.expect_end()
+    await customer.expect_end()
 
-    await page.get_by_label("Number to consult, add or transfer to").fill("+1 (555) 123-0000")
-    await press(page, "Consult")
+
+async def test_who_is_called_into_a_conference_declines_for_himself_only(site: Site) -> None:
+    anna, bert = await site.page("anna"), await site.page("bert", hz=BERT_HZ)
+    ears, customer = await in_call(site, anna)
+    await anna.get_by_label(NUMBER).fill(BERT)
+    await press(anna, "Add")
+    telephone = await site.phones.expect_call()
+    telephone.ring()
+    await press(bert, "Decline")
+    await telephone.expect_end()
+    await expect(bert.get_by_text(NO_CALL)).to_be_visible()
+    await heading(anna, f"Call with {CUSTOMER}")
+    await ears.hear(PAIR)
+    await press(anna, "Hang up")
+    await customer.expect_end()
+
+
+async def test_parties_are_added_held_sent_digits_removed_and_ended(site: Site) -> None:
+    page = await site.page("anna")
+    ears, customer = await in_call(site, page)
+    await page.get_by_label(NUMBER).fill(EXPERT)
+    await press(page, "Add")
     expert = await site.teams.expect_invite()
-    await expect(page.get_by_role("heading", name=f"Consultation with {EXPERT}")).to_be_visible()
     await expert.answer()
-    await press(page, "Merge")
-    await expect(page.get_by_role("heading", name="Conference of 3")).to_be_visible()
+    ears.call("expert", expert)
+    await heading(page, "Conference of 3")
+    await ears.hear(ALL)
 
-    await expert.hold()
-    await expect(page.get_by_text(f"On hold by Teams expert {EXPERT}")).to_be_visible()
-    await expert.resume()
-    await expect(page.get_by_text(f"On hold by Teams expert {EXPERT}")).to_have_count(0)
+    await press(page, f"Put {EXPERT} on hold")
+    await ears.hear(PAIR | {"expert": {"music"}})
+    await expect(page.get_by_role("listitem").filter(has_text=EXPERT)).to_contain_text("on hold")
+    await press(page, f"Take {EXPERT} off hold")
+    await ears.hear(ALL)
 
+    await press(page, "Keypad")
+    await page.get_by_label("For").select_option(label=f"Teams expert {EXPERT}")
+    await press(page, "Digit 5")
+    await page.get_by_label("Digits", exact=True).press_sequentially("1x2#")
+    await expert.rtp.hears_digits("512#")
+    await expect(page.get_by_label("Digits", exact=True)).to_have_value("512#")
+    await page.get_by_label("For").select_option(label=f"External {CUSTOMER}")
+    await press(page, "Digit 9")
+    await customer.rtp.hears_digits("9")
+
+    await page.get_by_label(NUMBER).fill(SECOND)
+    await press(page, "Add")
+    second = await site.teams.expect_invite(tone=SECOND_HZ)
+    await second.answer()
+    ears.call("second", second)
+    await heading(page, "Conference of 4")
+    await ears.hear(everybody("agent", "customer", "expert", "second"))
     await press(page, f"Remove {EXPERT}")
     await expert.expect_end()
-    await expect(page.get_by_role("heading", name=f"Call with {CUSTOMER}")).to_be_visible()
+    ears.gone("expert")
+    await ears.hear(everybody("agent", "customer", "second"))
+    await press(page, "End for all")
+    await asyncio.gather(customer.expect_end(), second.expect_end())
+    await expect(page.get_by_text(NO_CALL)).to_be_visible()
 
-    await page.get_by_label("Number to consult, add or transfer to").fill(EXPERT)
-    await press(page, "Transfer")
-    second = await site.teams.expect_invite()
-    await second.answer()
-    await telephone.expect_end()
-    await expect(page.get_by_text("No call at the moment.")).to_be_visible()
-    await expect(page.locator("#state")).to_contain_text("Ready")
+
+async def test_a_consultation_goes_back_or_becomes_an_attended_transfer(site: Site) -> None:
+    page = await site.page("anna")
+    ears, customer = await in_call(site, page)
+    aside = {"agent": {"expert"}, "expert": {"agent"}, "customer": {"music"}}
+    for last in (False, True):
+        await page.get_by_label(NUMBER).fill(EXPERT)
+        await press(page, "Consult")
+        expert = await site.teams.expect_invite()
+        await expect(page.get_by_role("button", name="Merge")).to_have_count(0)
+        await expert.answer()
+        ears.call("expert", expert)
+        await ears.hear(aside)
+        await press(page, "Log out")
+        await expect(page.get_by_text("end or transfer it before you log out")).to_be_visible()
+        if not last:
+            await press(page, "Back to the caller")
+            await expert.expect_end()
+            ears.gone("expert")
+            await heading(page, f"Call with {CUSTOMER}")
+            await ears.hear(PAIR)
+    await press(page, "Transfer to the expert")
+    await expect(page.get_by_text(NO_CALL)).to_be_visible()
+    await ears.hear(everybody("customer", "expert"))
     await customer.bye()
-    await second.expect_end()
-    await until(lambda: not site.gateway.telephony.calls.calls)
-    await page.reload()
-    history = page.get_by_role("region", name="History")
-    await expect(history.get_by_text(CUSTOMER)).to_be_visible()
+    await expert.expect_end()
 
-    await press(page, "Log out")
-    await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
-    assert site.gateway.agents.agents.view("anna").state == "logged_out"
-    await page.reload()
-    await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+async def test_after_a_call_there_is_work_and_a_row_of_history_to_call_back_from(site: Site) -> None:
+    page = await site.page("bert", hz=BERT_HZ)
+    await choose_state(page, "Ready")
+    await browser_phone(page)
+    customer = await taken(site, page, BERT)
+    await in_state(page, "Busy")
+    await choose_state(page, "Not ready")
+    await expect(page.get_by_text("then Not ready")).to_be_visible()
+    await customer.bye()
+    await in_state(page, "After-call work")
+    row = page.get_by_role("region", name="History").get_by_role("listitem")
+    await expect(row).to_contain_text(CUSTOMER)
+    for text in ("Inbound", "caller hung up", "Talk time 0:0"):
+        await expect(row).to_contain_text(text)
+    await press(page, "Finish")
+    await in_state(page, "Ready")
+    await press(page, f"Call {CUSTOMER}")
+    again = await site.carrier.expect_call()
+    await in_state(page, "Busy")
+    await again.answer()
+    await heading(page, f"Call with {CUSTOMER}")
+    await press(page, "Hang up")
+    await again.expect_end()
+
+
+async def test_a_call_pops_up_on_every_view_and_all_is_done_with_keys(site: Site) -> None:
+    page = await site.page("anna")
+    await press(page, "Profile")
+    await page.keyboard.press("Tab")
+    customer, telephone = await rings(site, page)
+    by_event(telephone)
+    telephone.ring(headers=TALK)
+    await expect(page.get_by_role("button", name="Answer")).to_be_visible()
+    assert "Incoming call" in await page.title()
+    await expect(page.locator("#announce")).to_contain_text(f"A call from {CUSTOMER} came in")
+    await page.locator("main").focus()
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("button", name="Answer")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await customer.answered()
+    await expect(page.get_by_role("button", name="Answer")).to_have_count(0)
+
+    await page.get_by_role("button", name="My desk").focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_role("article").focus()
+    for name in ("Hang up", "Hold"):
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("button", name=name, exact=True)).to_be_focused()
+    await page.keyboard.press("Space")
+    await expect(page.get_by_text("On hold by You")).to_be_visible()
+    await expect(page.get_by_role("button", name="Retrieve")).to_be_focused()
+    await page.keyboard.press("Shift+Tab")
+    await page.keyboard.press("Enter")
+    await telephone.expect_end()
+    await customer.expect_end()
+    await expect(page.get_by_text(NO_CALL)).to_be_visible()
+    assert await page.evaluate("document.activeElement !== document.body"), "the focus is lost"
+
+
+async def test_what_is_being_typed_outlives_what_happens_and_a_double_click_counts_once(site: Site) -> None:
+    page = await site.page("anna")
+    customer, telephone = await answered(site, page)
+    await page.get_by_label("New call").fill("+4912")
+    await page.get_by_label(NUMBER).press_sequentially("+1555")
+    await customer.hold()
+    await expect(page.get_by_text(f"On hold by External {CUSTOMER}")).to_be_visible()
+    await customer.resume()
+    await expect(page.get_by_text(f"On hold by External {CUSTOMER}")).to_have_count(0)
+    await expect(page.get_by_label(NUMBER)).to_be_focused()
+    await page.keyboard.type("1230000")
+    await expect(page.get_by_label(NUMBER)).to_have_value(EXPERT)
+    await expect(page.get_by_label("New call")).to_have_value("+4912")
+    await page.get_by_role("button", name="Hold", exact=True).dblclick()
+    await expect(page.get_by_text("On hold by You")).to_be_visible()
+    await expect(page.get_by_role("button", name="Retrieve")).to_have_attribute("aria-pressed", "true")
+    await press(page, "Hang up")
+    await telephone.expect_end()
+    await customer.expect_end()
 
 
 async def test_after_a_cut_of_the_network_the_page_says_what_it_missed(site: Site) -> None:
@@ -92,56 +250,19 @@ async def test_after_a_cut_of_the_network_the_page_says_what_it_missed(site: Sit
     await expect(page.get_by_text("The gateway cannot be reached.")).to_be_visible()
     await customer.bye()
     await telephone.expect_end()
-    other = await site.carrier.call(ANNA, caller="+493055502")
+    other = await site.carrier.call(ANNA, caller=OTHER)
     ringing = await site.phones.expect_call()
     ringing.ring()
     site.relay.mend()
     missed = page.locator(".missed")
     await expect(missed).to_contain_text("While you were disconnected", timeout=15_000)
     await expect(missed).to_contain_text(f"The call with {CUSTOMER} ended")
-    await expect(missed).to_contain_text("A call from +493055502 came in")
+    await expect(missed).to_contain_text(f"A call from {OTHER} came in")
     await expect(page.get_by_text("Connected", exact=True)).to_be_visible()
     await press(page, "Decline")
     await ringing.expect_end()
     assert (await other.outcome()).code >= 400
-    await expect(page.get_by_text("No call at the moment.")).to_be_visible()
-
-
-async def test_two_agents_at_once_see_their_own_calls_and_a_supervisor_sees_both(site: Site) -> None:
-    anna, bert = await site.page("anna"), await site.page("bert", (390, 844))
-    one = await answered(site, anna)
-    two = await site.carrier.call(BERT, caller="+493055502")
-    telephone = await site.phones.expect_call()
-    await telephone.answer()
-    await expect(bert.get_by_role("heading", name="Call with +493055502")).to_be_visible()
-    await expect(anna.get_by_text("+493055502")).to_have_count(0)
-    await expect(bert.get_by_text(CUSTOMER)).to_have_count(0)
-
-    sue = await site.page("sue")
-    await expect(sue.get_by_role("row", name=re.compile("Anna Example.*Busy"))).to_be_visible()
-    await expect(sue.get_by_role("row", name=re.compile("Bert Example.*Busy"))).to_be_visible()
-    await sue.get_by_label("Your telephone number").fill(BOSS)
-    await press(sue, "Listen (Anna Example)")
-    boss = await site.phones.expect_call()
-    await boss.answer()
-    await expect(sue.get_by_role("button", name=f"Listen ({BOSS})")).to_have_attribute("aria-pressed", "true")
-    await press(sue, f"Whisper ({BOSS})")
-    await expect(sue.get_by_role("button", name=f"Whisper ({BOSS})")).to_have_attribute(
-        "aria-pressed", "true"
-    )
-    await press(sue, f"Barge in ({BOSS})")
-    await expect(sue.get_by_role("button", name=f"Barge in ({BOSS})")).to_have_attribute(
-        "aria-pressed", "true"
-    )
-    await press(sue, f"Stop ({BOSS})")
-    await boss.expect_end()
-
-    await press(bert, "Hang up")
-    await telephone.expect_end()
-    await two.expect_end()
-    await press(anna, "Hang up")
-    await one[0].expect_end()
-    await until(lambda: not site.gateway.telephony.calls.calls)
+    await expect(page.get_by_text(NO_CALL)).to_be_visible()
 
 
 async def test_a_click_to_dial_rings_the_agents_telephone_first_and_a_reload_keeps_the_page(
@@ -151,22 +272,25 @@ async def test_a_click_to_dial_rings_the_agents_telephone_first_and_a_reload_kee
     await page.get_by_label("New call").fill(EXPERT)
     await page.get_by_label("New call").press("Enter")
     telephone = await site.phones.expect_call()
+    by_event(telephone)
+    telephone.ring(headers=TALK)
     await expect(
         page.get_by_text(f"Your telephone rings. Answer it, and {EXPERT} is called.")
     ).to_be_visible()
-    await telephone.answer()
+    await press(page, "Answer")
     expert = await site.teams.expect_invite()
     await expert.answer()
-    await expect(page.get_by_role("heading", name=f"Call with {EXPERT}")).to_be_visible()
+    await heading(page, f"Call with {EXPERT}")
     await page.reload()
-    await expect(page.get_by_role("heading", name=f"Call with {EXPERT}")).to_be_visible()
+    await heading(page, f"Call with {EXPERT}")
     await press(page, "Keypad")
     await press(page, "Digit 5")
     await expert.rtp.hears_digits("5")
     await press(page, "Hang up")
     await telephone.expect_end()
     await expert.expect_end()
-    await expect(page.get_by_text("No call at the moment.")).to_be_visible()
+    await expect(page.get_by_text(NO_CALL)).to_be_visible()
+    await until(lambda: not site.gateway.telephony.calls.calls)
 
 
 async def test_a_wrong_password_and_an_ended_session_are_told(site: Site) -> None:
@@ -179,5 +303,5 @@ async def test_a_wrong_password_and_an_ended_session_are_told(site: Site) -> Non
     await page.keyboard.press("Enter")
     await expect(page.get_by_text("Connected", exact=True)).to_be_visible()
     await site.gateway.agents.accounts.set_disabled("anna", True)
-    await page.get_by_label("Change state").select_option(label="Ready")
+    await choose_state(page, "Ready")
     await expect(page.get_by_role("alert")).to_contain_text("Your session has ended")

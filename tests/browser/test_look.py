@@ -12,8 +12,8 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
+from tests.browser.actions import press
 from tests.browser.site import ANNA, CUSTOMER, DESKTOP, EXPERT, PHONE, Site
-from tests.browser.test_desk import press
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 

@@ -13,7 +13,7 @@ from playwright.async_api import Locator, Page, expect
 from tests.browser.actions import press
 from tests.browser.chromium import Browsers
 from tests.browser.site import ANNA, CUSTOMER, DESKTOP, EXPERT, PHONE
-from tests.browser.teams_site import ANN, ATTENDANT, ERIKA, MAX, TeamsSite, open_teams_site
+from tests.browser.teams_site import ANN, ATTENDANT, ERIKA, MAX, TOKEN, TeamsSite, open_teams_site
 from tests.browser.test_look import look
 from tests.peers.certs import Pki
 from tests.peers.graph import SECRET
@@ -24,6 +24,9 @@ FILE = {
 }  # fmt: skip
 CARD = {"id": "2", "contentType": "application/vnd.microsoft.card.adaptive", "content": "{}"}
 ADAPTIVE = "application/vnd.microsoft.card.adaptive"
+TYPE = """(field, texts) => {
+    for (const text of texts) { field.value = text; field.dispatchEvent(new Event("input")); }
+}"""
 MARKUP = "<p>Yes, <b>see</b></p><img src=x onerror=\"document.title='x'\"><script>alert(1)</script>"
 
 
@@ -32,6 +35,7 @@ async def teams(
     tmp_path: Path, pki: Pki, browsers: Browsers, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[TeamsSite]:
     monkeypatch.setenv("TANDEM_TEST_GRAPH", SECRET)
+    monkeypatch.setenv("TANDEM_TEST_TOKEN", TOKEN)
     async with open_teams_site(tmp_path, pki, browsers) as teams:
         yield teams
 
@@ -210,9 +214,11 @@ async def test_what_is_wrong_with_teams_is_said_where_it_is_seen(teams: TeamsSit
     search = page.get_by_role("combobox", name="Search Teams users")
     await search.fill("nobody at all")
     await expect(region).to_contain_text("Nobody found for “nobody at all”.")
-    await search.fill("exp")
     options = page.get_by_role("listbox", name="Teams Users").get_by_role("option")
+    searched = teams.searches
+    await search.evaluate(TYPE, ["e", "ex", "exp"])
     await expect(options).to_have_count(2)
+    assert teams.searches == searched + 1, "one search for what was typed in one go"
     await search.press("ArrowDown")
     await expect(search).to_have_attribute("aria-activedescendant", f"person-{MAX}")
     await search.press("Enter")
@@ -263,6 +269,38 @@ async def test_what_is_wrong_with_teams_is_said_where_it_is_seen(teams: TeamsSit
     await expect(page.get_by_text("Teams is enabled. You are Anna Example there.")).to_be_visible()
     await press(page, "Disable Teams")
     await expect(button(page, "Enable Teams")).to_be_visible()
+
+
+async def test_a_customers_web_chat_is_answered_and_joined_by_an_expert(teams: TeamsSite) -> None:
+    page = await teams.enabled()
+    begun = {"agent": "anna", "customer_name": "Carla Customer", "reference": "4711"}
+    chat = (await teams.program("POST", "/api/v1/web-chats", begun))["id"]
+    card = page.get_by_role("article", name="Web chat with Carla Customer")
+    await expect(card).to_contain_text("4711")
+    said = {"from": "customer", "text": "My <i>pump</i> leaks", "files": ["leak.jpg"]}
+    await teams.program("POST", f"/api/v1/web-chats/{chat}/messages", said)
+    await expect(card).to_contain_text("My <i>pump</i> leaks")
+    await expect(card.get_by_role("list", name="Attached")).to_contain_text("leak.jpg")
+    await write(page, "Message to Carla Customer", "I ask an expert.")
+
+    await find(page, "eri")
+    await press(page, "Join web chat with Carla Customer")
+    await expect(card).to_contain_text("With Erika Expert")
+    await until(lambda: any("My <i>pump</i> leaks" in one for one in teams.texts(teams.chat)))
+    teams.say(teams.chat, "Close the valve", attachments=[FILE, CARD])
+    await expect(card).to_contain_text("Close the valve")
+    await expect(card.get_by_role("list", name="Attached").last).to_contain_text(ADAPTIVE)
+    read = (await teams.program("GET", f"/api/v1/web-chats/{chat}/messages"))["messages"]
+    expert = next(one for one in read if one["from"] == "expert")
+    assert (expert["text"], expert["files"], expert["types"]) == (
+        "Close the valve", ["pump-manual.pdf"], [ADAPTIVE],
+    )  # fmt: skip
+    await expect(page.get_by_role("region", name="New Teams messages")).to_have_count(0)
+    await look_twice(page, "teams-web-chat")
+    await press(page, "Remove Erika Expert")
+    await expect(card).to_contain_text("No expert has joined.")
+    await card.get_by_role("button", name="End chat").click()
+    await expect(card).to_have_count(0)
 
 
 async def test_an_administrator_enters_tests_and_deletes_the_integration_account(teams: TeamsSite) -> None:
