@@ -53,6 +53,10 @@ def contradictions(config: Config) -> Iterator[Problem]:
     yield from _agents(config)
     yield from _tokens(config)
     yield from _sign_in(config)
+    if config.web_chat.webhook is not None and config.graph is None:
+        yield Problem(
+            ("web_chat", "webhook"), "web chats with Teams experts need [graph]", "tenant and client_id"
+        )
 
 
 def _listeners(config: Config) -> Iterator[Problem]:

@@ -172,7 +172,7 @@ class Journal(Section):
 
 
 class Webhook(Section):
-    """[cdr.webhook]: each row as a signed POST."""
+    """[cdr.webhook], [web_chat.webhook]: each row or event as a signed POST."""
 
     url: Url
     secret: Secret
@@ -186,6 +186,13 @@ class Cdr(Section):
     json_lines: FilePath | None = None
     """Folder for one JSON Lines file a day; None = none are written."""
     webhook: Webhook | None = None
+
+
+class WebChat(Section):
+    """[web_chat]: customers' web chats that a Teams expert may join; needs [graph]."""
+
+    webhook: Webhook | None = None
+    """Where the contact center's chat server is told what is written; None = it asks."""
 
 
 class Route(Section):
@@ -330,6 +337,7 @@ class Config(Section):
     limits: Limits = Field(default_factory=Limits)
     journal: Journal = Field(default_factory=Journal)
     cdr: Cdr = Field(default_factory=Cdr)
+    web_chat: WebChat = Field(default_factory=WebChat)
     trunks: tuple[Trunk, ...] = Field(default=(), alias="trunk")
     routes: tuple[Route, ...] = Field(default=(), alias="route")
     agents: tuple[Agent, ...] = Field(default=(), alias="agent")

@@ -20,6 +20,7 @@ from aiohttp.typedefs import Middleware
 
 from gateway.agents.audit import AuditLog
 from gateway.agents.database import StoreUnavailable
+from gateway.agents.people import Person
 from gateway.agents.sessions import Session, Sessions
 from gateway.api.auth import PREFIX, WHO
 from gateway.api.operation import Operation
@@ -204,6 +205,12 @@ def session_of(request: web.Request) -> Session:
     if session is None:
         raise Problem(403, "this is for people who have signed in, not for tokens", reason="no_person")
     return session
+
+
+def person_of(request: web.Request) -> Person | None:
+    """Who has signed in; None for a program."""
+    session: Session | None = request.get(SESSION)
+    return session.person if session is not None else None
 
 
 def who_of(request: web.Request) -> str:

@@ -105,7 +105,20 @@ TEAMS_ACCESS: dict[str, Rule] = {
 }
 """Routes that are there with `[graph]` only. What an agent writes in Teams he alone reads and writes."""
 
+WEB_CHAT_ACCESS: dict[str, Rule] = {
+    "listWebChats": Rule(UserRole.ADMINISTRATOR, Own.QUERY),
+    # whose web chat it is, the operations themselves look at
+    "showWebChat": _EVERYBODY,
+    "endWebChat": _EVERYBODY,
+    "webChatMessages": _EVERYBODY,
+    "sayInWebChat": _EVERYBODY,
+    "inviteToWebChat": _EVERYBODY,
+    "dismissFromWebChat": _EVERYBODY,
+}
+"""Likewise. An agent's own, and everybody's for administrators; beginning one is for programs and them."""
+
 
 def rule_of(operation: str) -> Rule:
     """The rule of an operation; "" or a name that the table lacks is for administrators."""
-    return ACCESS.get(operation) or TEAMS_ACCESS.get(operation, _ADMINISTRATOR)
+    found = ACCESS.get(operation) or TEAMS_ACCESS.get(operation) or WEB_CHAT_ACCESS.get(operation)
+    return found or _ADMINISTRATOR

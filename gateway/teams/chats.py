@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -71,6 +71,8 @@ class Popped:
 
 
 Listener = Callable[[Popped], None]
+Keeper = Callable[[Popped], Awaitable[None]]
+"""Waited for before anybody else is told."""
 Stale = Callable[[str, str], None]
 """(login, "chats" or "channels"): the list is another one now."""
 
@@ -86,6 +88,7 @@ class Chats:
         self._peers: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._listeners: list[Listener] = []
         self.stale: Stale = lambda _login, _list: None
+        self.keeper: Keeper = _nobody
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """`listener` gets what pops; returns the way to stop."""
@@ -240,7 +243,7 @@ class Chats:
             return
         if one is not None:
             told = self.seen.told(login, conversation, one, created=change == "created")
-            self._pop(login, team, conversation, one, told)
+            await self._pop(login, team, conversation, one, told)
 
     async def repair(self, watch: Watch) -> None:
         """Notifications may be lost: read what is new in what the agent looks at."""
@@ -261,9 +264,9 @@ class Chats:
 
     async def _repair(self, login: str, team: str, conversation: str, path: str) -> None:
         for one in await self._list(login, path, most=int(_PAGE), replies=bool(team)):
-            self._pop(login, team, conversation, one, self.seen.read(login, conversation, one))
+            await self._pop(login, team, conversation, one, self.seen.read(login, conversation, one))
 
-    def _pop(self, login: str, team: str, conversation: str, found: Message, change: str) -> None:
+    async def _pop(self, login: str, team: str, conversation: str, found: Message, change: str) -> None:
         if not change:
             return
         mine = found.author == self._users.enabled[login].oid
@@ -272,6 +275,7 @@ class Chats:
             self._known(login, Chat(conversation, peer, "", False))
             self.stale(login, "chats")
         popped = Popped(login, team, conversation, found, mine, peer, change)
+        await self.keeper(popped)
         for listener in list(self._listeners):
             try:
                 listener(popped)
@@ -303,6 +307,10 @@ class Chats:
             raise TeamsError("Graph took the message and did not show it")
         self.seen.note(login, conversation, found)
         return found
+
+
+async def _nobody(_: Popped) -> None:
+    return
 
 
 def _channel_path(team: str, channel: str, thread: str) -> str:

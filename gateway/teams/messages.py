@@ -25,6 +25,7 @@ class Message:
 
     thread: the root's id for a reply in a channel, "" otherwise; author: object id, "" for applications
     labels: names of files and content types of everything else, in their order
+    files, types: the same apart
     edited_at: "" when never; times are ISO 8601 in UTC
     """
 
@@ -37,6 +38,8 @@ class Message:
     created: str
     edited_at: str
     deleted: bool
+    files: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
 
     @property
     def version(self) -> tuple[bool, str]:
@@ -58,17 +61,20 @@ def message(body: Json) -> Message | None:
         text, found = _plain(raw)
     else:
         text, found = raw, []
-    labels = [*(label for one in body.get("attachments") or [] if (label := _label(one))), *found]
+    attached = [label for one in body.get("attachments") or [] if (label := _label(one))[0]]
+    labels = [*attached, *((label, False) for label in found)]
     return Message(
         id=str(body["id"]),
         thread=str(body.get("replyToId") or ""),
         author=str(user.get("id") or ""),
         author_name=str(user.get("displayName") or application.get("displayName") or "")[:_LABEL],
         text="" if deleted else text[:_TEXT],
-        labels=() if deleted else tuple(labels),
+        labels=() if deleted else tuple(label for label, _ in labels),
         created=str(body.get("createdDateTime") or ""),
         edited_at=str(body.get("lastEditedDateTime") or ""),
         deleted=deleted,
+        files=() if deleted else tuple(label for label, file in labels if file),
+        types=() if deleted else tuple(label for label, file in labels if not file),
     )
 
 
@@ -90,20 +96,20 @@ def deleted(resource: str) -> tuple[str, str, Message | None]:
     return "", "", None
 
 
-def _label(attachment: object) -> str:
-    """A file's name, or the content type; never an address, never content."""
+def _label(attachment: object) -> tuple[str, bool]:
+    """A file's name, or the content type, and whether it is a name; never an address, never content."""
     if not isinstance(attachment, dict) or attachment.get("teamsAppId") == _LOOP_DUMMY:
-        return ""
+        return "", False
     kind = str(attachment.get("contentType") or "")
     name = str(attachment.get("name") or "")
     if kind in _FILES and not name:
         path = urlsplit(str(attachment.get("contentUrl") or "")).path
         name = unquote(path.rpartition("/")[2])
     if kind in _FILES or kind.startswith(_MEDIA):
-        return (name or kind)[:_LABEL]
+        return (name or kind)[:_LABEL], bool(name)
     if kind.endswith(".codesnippet") and _content(attachment) == {}:
-        return ""
-    return kind[:_LABEL]
+        return "", False
+    return kind[:_LABEL], False
 
 
 def _content(attachment: Json) -> object:

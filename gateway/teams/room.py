@@ -34,6 +34,9 @@ from gateway.teams.subscriptions import Kind, Subscription, Subscriptions, Watch
 from gateway.teams.tasks import Tasks
 from gateway.teams.users import TeamsUser, Users
 from gateway.teams.vault import Vault
+from gateway.teams.web_chat import WebChats
+from gateway.teams.web_chat_hook import WebChatHook
+from gateway.webhook import Hook
 
 log = logging.getLogger("tandem.teams")
 
@@ -49,6 +52,7 @@ class Settings:
     """public_url: under which Graph and browsers reach our HTTP server, without a slash at the end; "" means
     no notifications and no sign-in: presence is then synchronised from desk to Teams only
     mapped: login -> object id or user principal name
+    hook: url, secret and time limit in seconds of where web chats are told
     """
 
     cloud: Cloud
@@ -59,6 +63,7 @@ class Settings:
     database_url: str
     attendant: Attendant | None = None
     options: Options = field(default_factory=Options)
+    hook: tuple[str, str, float] | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -88,6 +93,16 @@ class TeamsRoom:
         self.accounts = Accounts(self._store, self._clock, settings.account)
         self.users = Users(self._store, settings.mapped)
         self.feeds = Feeds(self)
+        self.web_chats = WebChats(
+            self._store, self.users, self._current_chats, self._clock, self._told_of_web_chat,
+            hooks=settings.hook is not None,
+        )  # fmt: skip
+        self.hook: WebChatHook | None = None
+        if settings.hook is not None:
+            url, secret, limit = settings.hook
+            hook = Hook(url, secret, timeout_seconds=limit, clock=self._clock)
+            self.hook = WebChatHook(hook, self._store, self._clock)
+            self.web_chats.hooked = self.hook.wake
         self.connection: Connection | None = None
         self._tasks = Tasks("teams")
         self._timers: dict[str, TimerHandle] = {}
@@ -103,6 +118,9 @@ class TeamsRoom:
             await self._store.open()
             await self.accounts.start()
             await self.users.start()
+            await self.web_chats.start()
+            if self.hook is not None:
+                await self.hook.start()
         except TeamsError as error:
             self._fault = str(error)
             log.error("event=teams_off cause=%s", error)
@@ -122,6 +140,9 @@ class TeamsRoom:
         except TimeoutError:
             log.warning("event=teams_stop_cut_off")
         await self._tasks.close()
+        await self.web_chats.stop()
+        if self.hook is not None:
+            await self.hook.stop()
         await self._store.close()
 
     def health(self) -> Health:
@@ -139,15 +160,16 @@ class TeamsRoom:
 
     @property
     def idle(self) -> bool:
-        return self._tasks.idle
+        return self._tasks.idle and self.web_chats.idle
 
     def _care(self) -> None:
         self.accounts.warn()
         self.feeds.wake()
+        self._tasks.spawn(self.web_chats.tidy(), "tidy")
         self._timers["care"] = self._clock.call_later(_CARE, self._care)
 
     def _save(self) -> None:
-        if self.connection is not None:
+        if self.connection is not None and self.connection.chats.seen.changed:
             self._tasks.spawn(self.connection.chats.seen.save(), "seen")
         self._timers["save"] = self._clock.call_later(_SAVE, self._save)
 
@@ -164,6 +186,7 @@ class TeamsRoom:
             await made.receiver.start()
             await made.sync.start({login: user.oid for login, user in self.users.enabled.items()})
         self.feeds.wake()
+        self.web_chats.resume()
         if self.settings.public_url:
             await self._watch_all()
 
@@ -186,6 +209,7 @@ class TeamsRoom:
         chats = Chats(client, self.users, store, clock)
         chats.subscribe(self.feeds.popped)
         chats.stale = self.feeds.tell
+        chats.keeper = self.web_chats.taken
         url = self.settings.public_url + PATH
         newest = next(iter(keys.values()))
         subscriptions = Subscriptions(client, store, clock, newest, url, self._gap)
@@ -337,6 +361,12 @@ class TeamsRoom:
             },
             channels_open=[{"team": team, "channel": channel} for team, channel in opened],
         )
+
+    def _current_chats(self) -> Chats | None:
+        return self.connection.chats if self.connection is not None else None
+
+    def _told_of_web_chat(self, agent: str, web_chat: Json, message: Json | None) -> None:
+        self.feeds.tell(agent, "web_chat", web_chat=web_chat, message=message)
 
     def looking(self, login: str, pages: int) -> None:
         self._pages[login] = pages

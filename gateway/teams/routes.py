@@ -259,10 +259,15 @@ def _told(handler: Callable[[Asked[Any, Any]], Awaitable[web.Response]]) -> Call
         try:
             return await handler(asked)
         except TeamsError as error:
-            status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
-            raise Problem(status, str(error), reason=error.reason) from None
+            raise problem_of(error) from None
 
     return act
+
+
+def problem_of(error: TeamsError) -> Problem:
+    """What the API says of it."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+    return Problem(status, str(error), reason=error.reason)
 
 
 def teams_operations(room: TeamsRoom) -> list[Operation]:

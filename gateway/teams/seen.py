@@ -48,6 +48,11 @@ class Seen:
                 self._versions[key] = (deleted, edited)
                 self._recent.setdefault(login, []).append((datetime.fromisoformat(at), key))
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to save."""
+        return bool(self._unsaved)
+
     async def save(self) -> None:
         """Losing it pops some messages twice, so a failure is only worth a line."""
         async with self._saving:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +35,9 @@ class Shelf(StrEnum):
     SYNC = "sync"
     FAVOURITE = "favourite"
     SEEN = "seen"
+    WEB_CHAT = "web_chat"
+    WEB_CHAT_MESSAGE = "web_chat_message"
+    WEB_CHAT_EVENT = "web_chat_event"
 
 
 VERSION_TABLE = "teams_schema"
@@ -69,7 +72,11 @@ class Store:
 
     async def put_many(self, shelf: Shelf, found: dict[str, Document]) -> None:
         """All of them or none, in one transaction."""
-        await self._run(lambda: self._put(shelf, found))
+        await self.put_all([(shelf, key, document) for key, document in found.items()])
+
+    async def put_all(self, found: Sequence[tuple[Shelf, str, Document]]) -> None:
+        """Of several shelves, all of them or none."""
+        await self._run(lambda: self._put(found))
 
     async def get(self, shelf: Shelf, key: str) -> Document | None:
         return (await self._run(lambda: self._select(shelf, key))).get(key)
@@ -77,6 +84,10 @@ class Store:
     async def all(self, shelf: Shelf) -> dict[str, Document]:
         """By key, in the keys' order."""
         return await self._run(lambda: self._select(shelf, None))
+
+    async def keys(self, shelf: Shelf) -> list[str]:
+        """In their order."""
+        return await self._run(lambda: self._keys(shelf))
 
     async def remove(self, shelf: Shelf, *keys: str) -> None:
         if keys:
@@ -107,10 +118,10 @@ class Store:
             raise StoreFault("the store is not open")
         return self._engine
 
-    def _put(self, shelf: Shelf, found: dict[str, Document]) -> None:
+    def _put(self, found: Sequence[tuple[Shelf, str, Document]]) -> None:
         rows = [
             {"shelf": shelf.value, "key": key, "sealed": self._vault.seal(json.dumps(document).encode())}
-            for key, document in found.items()
+            for shelf, key, document in found
         ]
         with self._opened.begin() as connection:
             for row in rows:
@@ -126,6 +137,11 @@ class Store:
         with self._opened.connect() as connection:
             rows = connection.execute(wanted.order_by(documents.c.key)).all()
         return {row.key: json.loads(self._vault.unseal(row.sealed)) for row in rows}
+
+    def _keys(self, shelf: Shelf) -> list[str]:
+        wanted = select(documents.c.key).where(documents.c.shelf == shelf.value).order_by(documents.c.key)
+        with self._opened.connect() as connection:
+            return list(connection.execute(wanted).scalars())
 
     def _delete(self, shelf: Shelf, keys: tuple[str, ...]) -> None:
         with self._opened.begin() as connection:

@@ -15,6 +15,7 @@ from gateway.teams.presence_desk import AgentDesks
 from gateway.teams.presence_rules import IN_A_CALL, MARKER, WIDER, Options
 from gateway.teams.room import Settings, TeamsRoom
 from gateway.teams.routes import outside_routes, teams_operations
+from gateway.teams.web_chat_routes import web_chat_operations
 
 
 def open_teams(config: Config, agents: AgentsPart, http: HttpApi, metrics: Metrics) -> TeamsRoom | None:
@@ -22,7 +23,7 @@ def open_teams(config: Config, agents: AgentsPart, http: HttpApi, metrics: Metri
     if config.graph is None:
         return None
     room = TeamsRoom(settings(config, config.graph, agents), AgentDesks(agents.agents))
-    http.add_routes([*outside_routes(room), *teams_operations(room)])
+    http.add_routes([*outside_routes(room), *teams_operations(room), *web_chat_operations(room.web_chats)])
     metrics.add("teams", lambda: teams_readings(room))
     return room
 
@@ -38,6 +39,7 @@ def settings(config: Config, graph: Graph, agents: AgentsPart) -> Settings:
         graph.object_id,
         graph.secret_expires,
     )
+    hook = config.web_chat.webhook
     attendant = Attendant(graph.attendant, graph.attendant_digits) if graph.attendant else None
     wider = WIDER if graph.busy == "meetings" else frozenset({IN_A_CALL})
     options = Options(enter=wider, stay=wider, written=MARKER if graph.busy_marker else IN_A_CALL)
@@ -50,6 +52,7 @@ def settings(config: Config, graph: Graph, agents: AgentsPart) -> Settings:
         config.database_url,
         attendant,
         options,
+        (hook.url, hook.secret.get_secret_value(), hook.timeout) if hook is not None else None,
     )
 
 
@@ -68,6 +71,13 @@ def teams_readings(room: TeamsRoom) -> Iterator[Reading]:
         yield Reading(
             "tandem_teams_secret_expires_seconds", days * 86400.0, "Until the client secret expires."
         )
+    for state, count in room.web_chats.counts.items():
+        yield Reading("tandem_web_chats", count, "Web chats by state.", labels={"state": state})
+    if room.hook is not None:
+        yield Reading("tandem_web_chat_hook_up", not room.hook.fault, "1 while the webhook takes events.")
+        yield Reading("tandem_web_chat_hook_waiting", room.hook.waiting, "Events that wait for the webhook.")
+        yield Reading("tandem_web_chat_hook_written", room.hook.written, "Events it took.", "counter")
+        yield Reading("tandem_web_chat_hook_rejected", room.hook.rejected, "Events it refused.", "counter")
     connection = room.connection
     yield Reading("tandem_teams_connected", connection is not None, "Whether there is an account in use.")
     if connection is None:

@@ -64,10 +64,13 @@ class RoomStage:
             f"sqlite:///{self.folder / 'room.db'}",
             Attendant("+15550100", "1{user}#"),
         )
-        self.room = TeamsRoom(settings, self.desks, self.clock)
+        self.room = self.make(settings)
         self._outside = {route.path: route.handler for route in outside_routes(self.room)}
         await self.room.start()
         await self.quiet()
+
+    def make(self, settings: Settings) -> TeamsRoom:
+        return TeamsRoom(settings, self.desks, self.clock)
 
     async def __aexit__(self, *_: object) -> None:
         await self.room.stop()

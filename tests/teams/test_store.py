@@ -1,4 +1,4 @@
-"""What Teams remembers: its schema, its work on SQLite and on a real PostgreSQL, and what is legible there."""
+"""What Teams remembers: its schema and its work on SQLite and on PostgreSQL, and what is legible there."""
 
 from __future__ import annotations
 
