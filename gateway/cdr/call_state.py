@@ -325,7 +325,11 @@ def _members(state: CallState, members: tuple[LegId, ...], now: int) -> None:
     if set(members) == set(state.members):
         return
     if state.members and now > state.member_since:
-        state.segments.append(Segment(state.member_since, now, state.members))
+        begun, last = state.member_since, state.segments[-1] if state.segments else None
+        if last is not None and last.end == begun and set(last.members) == set(state.members):
+            # somebody came and went in the same millisecond
+            begun = state.segments.pop().start
+        state.segments.append(Segment(begun, now, state.members))
     state.members, state.member_since = members, now
 
 
