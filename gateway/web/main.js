@@ -324,7 +324,7 @@ async function readHistory() {
 
 const refused = new URLSearchParams(location.search).get("refused");
 if (refused) {
-  desk.notice = t("refused", { reason: refused });
+  desk.notice = t(`refused_${refused}`, {}, t("refused", { reason: refused }));
   history.replaceState(null, "", location.pathname);
 }
 setInterval(tick, 1000);

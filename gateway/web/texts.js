@@ -5,7 +5,6 @@ const en = {
   desktop: "Agent Desktop",
   // signing in
   sign_in: "Sign in",
-  sign_in_hint: "with your local account",
   login: "Login",
   password: "Password",
   sign_in_entra: "Sign in with Microsoft",
@@ -14,6 +13,9 @@ const en = {
   log_out_in_call: "You are in a call: end or transfer it before you log out.",
   session_over: "Your session has ended. Please sign in again.",
   refused: "Microsoft sign-in did not work ({reason}).",
+  refused_expired: "Microsoft sign-in took too long. Please try again.",
+  refused_unknown_here: "Nobody here knows your Microsoft account. Your administrator can give you a role, or make you an agent.",
+  refused_no_entra: "Microsoft cannot be reached. Please try again later.",
   // connection
   connected: "Connected",
   connecting: "Connecting…",
@@ -27,7 +29,6 @@ const en = {
   state: "State",
   change_state: "Change state",
   finish_work: "Finish",
-  choose_state: "Choose…",
   no_agent: "You are not an agent: there is no state to choose.",
   then: "then {state}",
   logged_out: "Logged out",
@@ -68,7 +69,6 @@ const en = {
   calling: "calling",
   ringing: "ringing",
   talking: "connected",
-  setup: "setting up",
   muted: "muted",
   holds: "holds",
   on_hold: "on hold",
@@ -117,7 +117,6 @@ const en = {
   history_empty: "No finished call yet.",
   when: "When",
   who: "Who",
-  how: "How it ended",
   talk: "Talk time",
   held_for: "Hold",
   Inbound: "Inbound",
@@ -303,9 +302,9 @@ const en = {
 const languages = { en };
 export const language = (navigator.languages ?? []).map((one) => one.slice(0, 2)).find((one) => one in languages) ?? "en";
 
-/** The text of that key, `{name}` replaced by values; an unknown key is shown as it is, without underscores. */
-export function t(key, values = {}) {
-  const text = languages[language][key] ?? en[key] ?? String(key).replaceAll("_", " ");
+/** The text of that key, `{name}` replaced by values; without one `otherwise`, or the key without underscores. */
+export function t(key, values = {}, otherwise = String(key).replaceAll("_", " ")) {
+  const text = languages[language][key] ?? en[key] ?? otherwise;
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
 

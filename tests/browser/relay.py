@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -12,12 +13,13 @@ from typing import cast
 class Relay:
     """Carries TCP connections on a port of its own.
 
+    tls:    what it shows to browsers, who then come with https; own_port: 0 = any
     cut:    those there are end, and none begins
     silent: (attribute) nothing arrives and nothing ends, as with a cable that was pulled
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._there = (host, port)
+    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None, own_port: int = 0) -> None:
+        self._there, self._tls, self._port = (host, port), tls, own_port
         self._server: asyncio.Server | None = None
         self._carrying: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._cut = False
@@ -35,10 +37,11 @@ class Relay:
     @property
     def base(self) -> str:
         assert self._server is not None, "not started"
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> Relay:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
