@@ -58,6 +58,7 @@ async def test_port_exhaustion_is_503_in_the_journal_and_running_calls_go_on(
         assert "Q.850;cause=" in answer.get("Reason")
         await until(lambda: len(h.gateway.calls.calls) == 2, "end of the third call")
         assert ended(h) == [("no_media", 503)]
+        assert h.rows() == [], "no INVITE left for it: no row (facts/call-detail.md 5, rule 10)"
         await both_hear(agent, expert)
         await over(agent, expert)
         await until(lambda: len(h.gateway.calls.calls) == 1, "end of the first call")

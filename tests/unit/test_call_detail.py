@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gateway.calls.waiting import waited
 from gateway.cdr.call_detail import CallDetail, call_detail, phone_of
-from gateway.cdr.columns import COLUMNS, markdown
+from gateway.cdr.columns import COLUMNS, SCHEMA_VERSION, markdown
 from gateway.config_trunk import Trunk
 from gateway.events import (
     CallStarted,
@@ -375,6 +377,9 @@ def test_the_document_names_every_column_once() -> None:
         assert text.count(f"\n| {column.name} | ") == 1
         assert column.unit
         assert column.rule.endswith(".")
+    written = (Path(__file__).parents[2] / "docs" / "call-detail.md").read_text()
+    assert text.partition("\n")[2] in written, "made anew: gateway.cdr.columns.markdown()"
+    assert f"\nSchema version {SCHEMA_VERSION}\n" in written
 
 
 # -- what others tell: menus and queues of the contact center, agents' after-call work --
