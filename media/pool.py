@@ -22,6 +22,9 @@ __all__ = ["OnMoved", "Room", "RoomFull", "RoomPool", "RoomSettings"]
 
 log = logging.getLogger("tandem.rooms")
 
+_CALM = 0.4
+"""Seconds from the use of a warm process to the start of its successor, which takes 0.1 s of a core: not
+while the parties of the new conference are being moved into it."""
 _PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
@@ -159,6 +162,8 @@ class RoomPool:
         while True:
             await self._need.wait()
             self._need.clear()
+            if self._rooms:
+                await asyncio.sleep(_CALM)
             while len(self._warm) < self._size_warm:
                 try:
                     self._warm.append(await self._start_one())

@@ -7,6 +7,7 @@ A call with three or more answered parties stays in its room through holds, so t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +20,9 @@ from gateway.model import LegId
 from media.patchbay import together
 from media.pool import OnMoved, Room
 
+MIXER_TURN = 0.03
+"""Seconds in which a mixer has surely made the connections it was told: it does that at the end of its 20 ms
+turn, and a leg that is moved in before it misses a turn (measured: 20 ms of the gap)."""
 ROOM_FROM = 3
 """Answered parties from which a call is a conference (design: Conference)."""
 
@@ -217,6 +221,8 @@ class Wiring:
                 await room.add(leg, anchor.inside_port, str(anchor.codec), near=near)
                 newcomers.append(leg)
         await room.set_edges(wanted.edges, near=wanted.near)
+        if newcomers:
+            await asyncio.sleep(MIXER_TURN)
         for leg in newcomers:
             self._now.pop(leg, None)
         # between the first and the last of them nobody hears anybody

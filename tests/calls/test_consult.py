@@ -14,7 +14,6 @@ from tests.calls.conftest import OpenHouse
 from tests.calls.house import House, until
 from tests.calls.matrix import (
     AGENT,
-    ANN,
     FOURTH,
     THIRD,
     TONES,
@@ -22,7 +21,6 @@ from tests.calls.matrix import (
     agent_leg,
     control,
     everybody,
-    kinds,
     leg_of,
     only_call,
     three,
@@ -224,65 +222,3 @@ async def test_consult_out_of_a_conference(house: OpenHouse, rooms: RoomPool) ->
         await stage.hear(everybody("agent", "expert", "third", "fourth"))
         await control(h).hang_up(view.id)
         await asyncio.gather(*(party.expect_end() for party in (agent, expert, third, fourth)))
-
-
-async def test_a_second_call_of_the_agents_phone_is_the_held_calls_consultation(
-    house: OpenHouse, rooms: RoomPool
-) -> None:
-    """Facts 4.6: it inherits the interaction; merge makes one conference and one leg too many goes."""
-    async with house(center_extra=AGENT, extra=ANN, rooms=rooms) as h:
-        stage, agent, expert = await two(h)
-        await agent.hold("sendonly")
-        second = await h.center.call(THIRD, tone=TONES["fourth"])
-        third = await h.teams.expect_invite(tone=TONES["third"])
-        await third.answer()
-        await second.answered()
-        stage.add("third", third)
-        stage.add("second", second, TONES["fourth"])
-        await stage.hear({"second": {"third"}, "third": {"second"}, "expert": {"music"}, "agent": set()})
-        primary, aside = control(h).calls()
-        assert (primary.consultation, aside.consultation_of) == (aside.id, primary.id)
-        assert primary.interaction == aside.interaction
-        await control(h).merge(primary.id)
-        await agent.expect_end()
-        await stage.hear(everybody("second", "expert", "third"))
-        await control(h).hang_up(primary.id)
-        await asyncio.gather(second.expect_end(), expert.expect_end(), third.expect_end())
-        await h.quiet()
-        primary_and_aside(h)
-
-
-async def test_misuse_changes_nothing(house: OpenHouse, rooms: RoomPool) -> None:
-    async with house(center_extra=AGENT, rooms=rooms) as h:
-        stage, agent, expert, third, aside = await consulting(h)
-        commands = control(h)
-        held = str(aside.consultation_of)
-        borrowed = leg_of(commands.show(aside.id), "agent").id
-        before = len(h.events)
-        for attempt, status, reason in (
-            (commands.hang_up("nothing"), 404, "unknown_call"),
-            (commands.hold(held, "nobody"), 404, "unknown_leg"),
-            (commands.hold(held, borrowed), 409, "in_consultation"),
-            (commands.consult(aside.id, "nobody", THIRD), 404, "unknown_leg"),
-            (commands.consult(held, borrowed, FOURTH), 409, "in_consultation"),
-            (commands.add(aside.id, THIRD), 409, "already_there"),
-            (commands.add(aside.id, "<sip:x>"), 422, "bad_number"),
-            (commands.add(aside.id, FOURTH, trunk="none"), 422, "no_way"),
-            (commands.transfer(aside.id, borrowed, FOURTH), 409, "failed"),
-            (commands.supervise_mode(aside.id, borrowed, "barge"), 409, "no_supervisor"),  # type: ignore[arg-type]
-            (commands.digits(aside.id, borrowed, "12x"), 422, "bad_digits"),
-            (commands.answer(aside.id, borrowed), 409, "wrong_state"),
-        ):
-            with pytest.raises(ControlError) as raised:
-                await attempt
-            assert (raised.value.status, raised.value.reason) == (status, reason), raised.value.text
-        assert len(h.events) == before
-        await stage.hear(ASIDE)
-        await commands.back(held)
-        await third.expect_end()
-        with pytest.raises(ControlError) as raised:
-            await commands.merge(held)
-        assert (raised.value.status, raised.value.reason) == (409, "no_consultation")
-        assert kinds(h, "leg_held", "leg_resumed") == ["leg_held", "leg_resumed"]
-        await agent.bye()
-        await expert.expect_end()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import get_args
 
 import pytest
 
@@ -11,30 +10,8 @@ from gateway.calls.audibility import MusicPolicy
 from gateway.calls.control import ControlError
 from tests.calls.conftest import OpenHouse
 from tests.calls.matrix import AGENT, agent_leg, control, everybody, kinds, leg_of, only_call, two
-from tests.peers.contact_center_call import Hold, Method
 
 BOTH = everybody("agent", "expert")
-HOLDS = [how for how in get_args(Hold) if how in ("sendonly", "inactive", "zero")]
-
-
-@pytest.mark.parametrize("method", get_args(Method))
-@pytest.mark.parametrize("how", HOLDS)
-async def test_the_agent_holds_in_every_dialect(house: OpenHouse, how: Hold, method: Method) -> None:
-    async with house(center_extra=AGENT) as h:
-        stage, agent, expert = await two(h)
-        offers = len(expert.inbox)
-        assert (await agent.hold(how, method)).code == 200
-        await stage.hear({"agent": set(), "expert": {"music"}})
-        assert (await agent.resume(method)).code == 200
-        await stage.hear(BOTH)
-        assert len(expert.inbox) == offers, "a local hold was signalled to Teams"
-        assert kinds(h, "leg_held", "leg_resumed") == ["leg_held", "leg_resumed"]
-        await agent.bye()
-        await expert.expect_end()
-        await h.quiet()
-        [row] = h.rows()
-        assert row.hold_count == 1
-        assert row.detail["hold_ms"] >= 200
 
 
 async def test_teams_holds_and_it_is_no_hold_time(house: OpenHouse) -> None:
@@ -67,21 +44,6 @@ async def test_the_same_hold_again_restarts_nothing(house: OpenHouse) -> None:
         await agent.resume()
         await stage.hear(BOTH)
         assert kinds(h, "leg_held", "leg_resumed") == ["leg_held", "leg_resumed"]
-        await agent.bye()
-        await expert.expect_end()
-
-
-async def test_two_holders_at_once(house: OpenHouse) -> None:
-    """Music belongs to him who remains, and nobody does; one retrieves, and the other still holds."""
-    async with house(center_extra=AGENT) as h:
-        stage, agent, expert = await two(h)
-        await agent.hold("sendonly")
-        await expert.hold()
-        await stage.hear({"agent": set(), "expert": set()})
-        await agent.resume()
-        await stage.hear({"agent": {"music"}, "expert": set()})
-        await expert.resume()
-        await stage.hear(BOTH)
         await agent.bye()
         await expert.expect_end()
 
