@@ -175,9 +175,10 @@ def _welcome(desk: Desk) -> None:
     say(f"  {desk.address}/    login: anna    password: {desk.password}")
     say(
         """
-  Sign in with a browser on this machine, tick "Use this browser as my telephone" and let it use the
-  microphone; without that, Anna's desk telephone answers by itself after four seconds. Bert is a second
-  agent and Sue supervises, both with the same password."""
+  Sign in with a browser on this machine, choose Ready, tick "Use this browser as my telephone" and let it
+  use the microphone; without that, Anna's desk telephone answers by itself after four seconds. Bert is a
+  second agent and Sue supervises, both with the same password. "Enable Teams" leads to a stand-in for
+  Microsoft's sign-in, whose certificate your browser does not know: go on."""
     )
     expert, customer, bert = (NUMBERS[who] for who in (EXPERT, CUSTOMER, "bert"))
     say(f"\n  To call: the expert {expert}, the customer {customer}, Bert {bert}.")

@@ -22,7 +22,7 @@ TEAMS_USERS = {
     "bert": "00000000-0000-0000-0000-000000000002",
     "expert": "00000000-0000-0000-0000-000000000003",
 }
-"""As `tests.peers.graph_cli` populates its tenant."""
+"""Object ids, as `tests.peers.graph_cli` populates its tenant."""
 GRAPH_SECRET = "graph-secret"
 """File beside the configuration with the Graph stand-in's client secret."""
 
@@ -139,7 +139,7 @@ login = "{login}"
 name = "{login.capitalize()} Example"
 team = "Service"
 numbers = ["{NUMBERS[login]}"]
-teams_user = "{TEAMS_USERS[login]}"
+teams_user = "{login}.example@contoso.test"
 """
         for login in ("anna", "bert")
     )

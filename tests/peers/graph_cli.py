@@ -92,9 +92,17 @@ def control(sim: GraphSim) -> web.Application:
 def populate(sim: GraphSim, redirect_uris: list[str]) -> None:
     """The people and channels of the demo."""
     sim.registration.redirect_uris |= set(redirect_uris)
-    for number, name in enumerate(("Ann Agent", "Bob Agent", "Erika Expert", "Max Experte"), 1):
+    for number, (name, title, telephone) in enumerate(
+        (
+            ("Anna Example", "Agent", "+49301112201"),
+            ("Bert Example", "Agent", "+49301112202"),
+            ("Erika Expert", "Billing", "+4930123456"),
+            ("Max Experte", "Shipping", "+4930123457"),
+        ),
+        1,
+    ):
         oid = f"00000000-0000-0000-0000-{number:012d}"
-        sim.add_user(oid, name, businessPhones=[f"+1555010{number:02d}00"], jobTitle="Demo")
+        sim.add_user(oid, name, businessPhones=[telephone], jobTitle=title)
         sim.presence.client(oid, "Available", "Available")
     sim.conversations.team("team-support", "Support", list(sim.users))
     sim.conversations.channel("team-support", "19:general@thread.tacv2", "General")
