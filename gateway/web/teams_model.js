@@ -26,11 +26,7 @@ export function presenceText({ availability, activity }) {
 }
 
 /** A word that the table lacks is taken apart at its capitals: Graph adds some now and then. */
-function word(table, name) {
-  const key = `${table}_${name}`;
-  const known = t(key);
-  return known === key.replaceAll("_", " ") ? name.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase() : known;
-}
+const word = (table, name) => t(`${table}_${name}`, {}, name.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase());
 
 export const dialled = (number) => number.replace(/[^+\d]/g, "");
 

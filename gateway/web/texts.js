@@ -73,6 +73,7 @@ const en = {
   holds: "holds",
   on_hold: "on hold",
   away: "in the consultation",
+  waits: "waits with music",
   held_by: "On hold by {who}",
   // commands
   hang_up: "Hang up",
@@ -82,7 +83,7 @@ const en = {
   unmute: "Unmute",
   keypad: "Keypad",
   keypad_to: "Digits to {who}",
-  keypad_for: "For",
+  keypad_for: "Digits for",
   digits_sent: "Digits",
   digits_hint: "type or press",
   consult_hint: "The caller waits with music while you talk to this number.",
@@ -262,8 +263,6 @@ const en = {
   teams_activity_OutOfOffice: "out of office",
   teams_activity_OffWork: "off work",
   teams_activity_UrgentInterruptionsOnly: "urgent interruptions only",
-  // integration account
-  account_title: "Teams integration account",
   // customers' web chats
   web_chat_customer: "Customer",
   web_chat_with: "Web chat with {who}",
@@ -275,6 +274,8 @@ const en = {
   web_chat_end: "End chat",
   web_chat_began: "A web chat with {who} began",
   web_chat_ended: "The web chat with {who} ended",
+  // integration account
+  account_title: "Teams integration account",
   account_there: "There is an integration account. To change it, enter it anew with its secret.",
   account_none: "There is no integration account: Teams is switched off for everybody.",
   account_tenant: "Tenant id",

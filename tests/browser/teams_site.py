@@ -16,7 +16,7 @@ from gateway.clock import LoopClock
 from gateway.teams.room import SIGNED_IN
 from tests.browser.chromium import Browsers
 from tests.browser.site import PASSWORD, Site, open_site
-from tests.peers.certs import Pki
+from tests.peers.certs import Identity, Pki
 from tests.peers.graph import CLIENT, TENANT, GraphSim
 from tests.peers.graph_chats import Thread
 from tests.peers.graph_wire import Json
@@ -112,10 +112,12 @@ class TeamsSite:
 
 
 @contextlib.asynccontextmanager
-async def open_teams_site(folder: Path, pki: Pki, browsers: Browsers) -> AsyncIterator[TeamsSite]:
+async def open_teams_site(
+    folder: Path, pki: Pki, browsers: Browsers, identity: tuple[Identity, Path]
+) -> AsyncIterator[TeamsSite]:
     """TANDEM_TEST_GRAPH must hold SECRET, TANDEM_TEST_TOKEN our TOKEN."""
     port = ports.free_port()
-    async with GraphSim(LoopClock(), folder) as sim:
+    async with GraphSim(LoopClock(), folder, identity=identity) as sim:
         sim.registration.redirect_uris.add(f"http://127.0.0.1:{port}{SIGNED_IN}")
         populate(sim)
         graph = GRAPH.format(
@@ -140,7 +142,9 @@ def populate(sim: GraphSim) -> None:
         ERIKA, "Erika Expert", jobTitle="Engineer", department="Pumps", businessPhones=["+1 (555) 123-0000"],
         mobilePhone="+1 555 123 0009",
     )  # fmt: skip
-    sim.add_user(MAX, "Max Experte", jobTitle="Buyer", department="Purchasing")
+    sim.add_user(
+        MAX, "Max Experte", jobTitle="Buyer", department="Purchasing", userPrincipalName="max@contoso.test"
+    )
     sim.add_user(BERT, "Bert Example", jobTitle="Agent")
     sim.presence.client(ANN, "Available", "Available")
     sim.presence.client(ERIKA, "Available", "Available")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,8 +16,8 @@ from tests.browser.chromium import Browsers
 from tests.browser.site import ANNA, CUSTOMER, DESKTOP, EXPERT, PHONE
 from tests.browser.teams_site import ANN, ATTENDANT, ERIKA, MAX, TOKEN, TeamsSite, open_teams_site
 from tests.browser.test_look import look
-from tests.peers.certs import Pki
-from tests.peers.graph import SECRET
+from tests.peers.certs import Identity, Pki
+from tests.peers.graph import SECRET, make_identity
 from tests.support.waiting import until
 
 FILE = {
@@ -30,13 +31,22 @@ TYPE = """(field, texts) => {
 MARKUP = "<p>Yes, <b>see</b></p><img src=x onerror=\"document.title='x'\"><script>alert(1)</script>"
 
 
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Identity, Path]:
+    return make_identity(tmp_path_factory.mktemp("graph-ca"))
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def teams(
-    tmp_path: Path, pki: Pki, browsers: Browsers, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    pki: Pki,
+    browsers: Browsers,
+    identity: tuple[Identity, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[TeamsSite]:
     monkeypatch.setenv("TANDEM_TEST_GRAPH", SECRET)
     monkeypatch.setenv("TANDEM_TEST_TOKEN", TOKEN)
-    async with open_teams_site(tmp_path, pki, browsers) as teams:
+    async with open_teams_site(tmp_path, pki, browsers, identity) as teams:
         yield teams
 
 
@@ -152,7 +162,7 @@ async def test_experts_are_consulted_added_and_transferred_to_from_the_directory
     assert attendant.invited is not None
     assert ATTENDANT in attendant.invited.request.uri
     await attendant.answer()
-    await attendant.rtp.hears_digits("16293973783#")
+    await attendant.rtp.hears_digits("1629#")
     await press(page, f"Remove {ATTENDANT}")
     await attendant.expect_end()
     await press(page, f"Remove {EXPERT}")
@@ -296,7 +306,7 @@ async def test_a_customers_web_chat_is_answered_and_joined_by_an_expert(teams: T
         "Close the valve", ["pump-manual.pdf"], [ADAPTIVE],
     )  # fmt: skip
     await expect(page.get_by_role("region", name="New Teams messages")).to_have_count(0)
-    await look_twice(page, "teams-web-chat")
+    await look_twice(page, "teams-web-chat", ".web-chat")
     await press(page, "Remove Erika Expert")
     await expect(card).to_contain_text("No expert has joined.")
     await card.get_by_role("button", name="End chat").click()
@@ -326,11 +336,15 @@ async def test_an_administrator_enters_tests_and_deletes_the_integration_account
     await expect(page.get_by_text("Teams is switched off: an administrator has to enter")).to_be_visible()
 
 
-async def look_twice(page: Page, name: str) -> None:
-    """Large and light, small and dark."""
+async def look_twice(page: Page, name: str, what: str = ".teams") -> None:
+    """Large and light, small and dark, its picture with `what` on the screen."""
     await page.emulate_media(color_scheme="dark")
     await page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
     await look(page, f"{name}-narrow")
+    if folder := os.environ.get("TANDEM_SCREENSHOTS"):
+        await page.locator(what).first.evaluate("(element) => element.scrollIntoView()")
+        await page.screenshot(path=Path(folder) / f"{name}-narrow.png")
+        await page.evaluate("scrollTo(0, 0)")
     await page.emulate_media(color_scheme="light")
     await page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
     await look(page, f"{name}-wide")
@@ -367,7 +381,7 @@ async def test_every_view_of_teams_is_accessible_and_fits(teams: TeamsSite) -> N
     await expect(page.get_by_role("log")).to_contain_text("Which valve")
     await look_twice(page, "teams-channel")
     await press(page, "Profile")
-    await look_twice(page, "teams-profile")
+    await look_twice(page, "teams-profile", ".narrow")
     await press(page, "My desk")
     await press(page, "Hang up")
     await customer.expect_end()
@@ -377,4 +391,4 @@ async def test_every_view_of_teams_is_accessible_and_fits(teams: TeamsSite) -> N
     await expect(ada.get_by_label("Tenant id")).not_to_have_value("")
     await press(ada, "Test connection")
     await expect(ada.get_by_text("The connection works.")).to_be_visible()
-    await look_twice(ada, "teams-account")
+    await look_twice(ada, "teams-account", ".account")
