@@ -79,6 +79,7 @@ def assemble(
     bay = PatchBay(engine.ng, engine.settings.address, engine.options)
     rooms = RoomPool(RoomSettings(music=sounds.hold_music))
     telephony = Telephony(config, journal=journal, bay=bay, sounds=sounds, rooms=rooms)
+    engine.on_digit = telephony.calls.pressed
     store = SnapshotStore(config.gateway.state_dir / "calls")
     telephony.restorer = restorer = Restorer(
         telephony.context,

@@ -21,7 +21,7 @@ from gateway.calls.signals import Command, FromSession, HandedOver, Signal
 from gateway.errors import IllegalTransition, SipError, TandemError
 from gateway.model import CallId, ReleasedBy, Result, Termination
 from gateway.sip.refer import Referred
-from gateway.sip.session_events import OfferReceived
+from gateway.sip.session_events import OfferReceived, RequestReceived
 
 log = logging.getLogger("tandem.calls")
 
@@ -171,6 +171,8 @@ class CallTask(ABC):
                 signal.too_late()
         elif isinstance(signal, FromSession) and isinstance(signal.event, OfferReceived | Referred):
             signal.event.reject(481)
+        elif isinstance(signal, FromSession) and isinstance(signal.event, RequestReceived):
+            signal.event.respond(481)
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Let a task live as long as the call, no longer."""

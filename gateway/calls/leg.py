@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
+from gateway.calls.digits import dtmf_of
 from gateway.calls.leg_session import LegSession
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.signals import FromSession, Signal
@@ -20,7 +21,7 @@ from gateway.model import LegId, Role, Termination, new_leg_id
 from gateway.sip.sdp import Codec
 from gateway.sip.sdp_policy import codecs_to_offer
 from gateway.sip.session import Session
-from gateway.sip.session_events import OfferReceived, SessionEvent
+from gateway.sip.session_events import OfferReceived, RequestReceived, SessionEvent
 from gateway.trunks.reasons import SipAnswer, answer_for, bye_headers
 from gateway.trunks.trunk import Trunk
 from media.patchbay import Anchor, PatchBay
@@ -239,6 +240,8 @@ class Leg:
 
     def handle(self, session: LegSession, event: SessionEvent) -> None:
         """A session's news on their way into the call's inbox."""
+        if isinstance(event, RequestReceived) and dtmf_of(event.request) is not None:
+            event.defer()
         self.post(FromSession(self, session, event))
 
     async def take_offer(self, offer: OfferReceived) -> bytes:

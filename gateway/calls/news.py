@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from gateway.calls.digits import dtmf_of
 from gateway.calls.endings import correlation_of, failure, warning
 from gateway.calls.holding import set_hold
+from gateway.calls.keypad import pressed
 from gateway.calls.leg import Leg, LegEdge
 from gateway.calls.purpose import ReferHandler
 from gateway.calls.signals import Command, MediaLost
-from gateway.errors import MediaError, SdpError, SipError
+from gateway.errors import SdpError, SipError
 from gateway.model import LegId, ReleasedBy, Result, Termination, TrunkKind
 from gateway.sip.refer import Referred
 from gateway.sip.session_events import (
@@ -136,13 +137,7 @@ class News:
             event.respond(415 if event.request.method == "INFO" else 405)
             return
         event.respond(200)
-        for other in self._call.legs.values():
-            if other is not leg and other.id in self._call.joined:
-                try:
-                    await other.anchor.send_digit(*digit)
-                except MediaError as error:
-                    # on hold, or without telephone-event: that party misses a digit, nothing else
-                    log.info("digit_not_sent leg=%s cause=%s", other.id, error.text)
+        pressed(self._call, leg, *digit, as_sound=False)
 
     async def _ended(self, leg: Leg, event: Ended) -> None:
         leg.correlation = correlation_of(event.request) or leg.correlation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping
 
@@ -11,6 +12,7 @@ from gateway.calls.call import Call, CallState
 from gateway.calls.consultation import same_agent
 from gateway.calls.context import CallContext
 from gateway.calls.incoming import Incoming, caller_identity
+from gateway.calls.keypad import pressed
 from gateway.calls.leg import Leg
 from gateway.calls.limits import Limits
 from gateway.calls.signals import Command, MediaLost, NewKey, Signal
@@ -23,6 +25,7 @@ from gateway.sip.profile import Profile
 from gateway.sip.session import Session
 from gateway.sip.transport_flow import Flow
 from gateway.trunks.trunk import Recognition
+from media.digits import Digit
 from media.patchbay import Anchor
 
 log = logging.getLogger("tandem.calls")
@@ -127,6 +130,14 @@ class CallRegistry:
         his = [(since, call) for since, call, leg in held if same_agent(leg, identity)]
         return max(his, key=lambda one: one[0])[1] if his else None
 
+    def pressed(self, digit: Digit) -> None:
+        """rtpengine's news: a party has pressed a key (Engine.on_digit)."""
+        for call in self._calls.values():
+            leg = call.legs.get(digit.leg)
+            if leg is not None:
+                call.post(Command(functools.partial(_pressed, call, leg, digit)))
+                return
+
     # ---- life ----
 
     def new_call(self, primary: Call | None = None) -> Call:
@@ -229,3 +240,8 @@ class CallRegistry:
 
 def _unsettled(call: Call) -> bool:
     return call.state is CallState.SETUP or bool(call.dialling)
+
+
+async def _pressed(call: Call, leg: Leg, digit: Digit) -> None:
+    if leg.id in call.joined:
+        pressed(call, leg, digit.digit, digit.ms, as_sound=True)

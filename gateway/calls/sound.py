@@ -65,6 +65,12 @@ class CallSound:
         edges = audibility(self._participants(parties, ringing), muted=muted, music=self._call.music)
         return bool(plan(parties, edges, ringing=ringing).room)
 
+    def hearers(self, leg: LegId) -> list[LegId]:
+        """Who hears this party; mutes are for voices, not for keys."""
+        parties, ringing, _ = self._wanted()
+        edges = audibility(self._participants(parties, ringing), self._call.holds, music=self._call.music)
+        return sorted(listener for speaker, listener in edges.speech if speaker == leg)
+
     def _wanted(self) -> tuple[dict[LegId, Leg], set[LegId], Edges]:
         """Who takes part, who of them is being rung, and who hears whom."""
         call = self._call

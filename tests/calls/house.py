@@ -206,6 +206,7 @@ async def open_house(
         bay = PatchBay(engine.ng, engine.settings.address, engine.options)
         gateway = Telephony(config, journal=journal, bay=bay, sounds=sounds, rooms=rooms)
         house = House(gateway, config, center, teams, journal, engine, stalls)
+        engine.on_digit = gateway.calls.pressed
         journal.subscribe(lambda entry: house.events.append(entry.event))
         await gateway.start()
         try:

@@ -205,6 +205,28 @@ async def test_mute_remove_and_end_for_all(house: OpenHouse, rooms: RoomPool) ->
         assert row.reason == "ended_by_command"
 
 
+async def test_keys_reach_those_who_hear_the_party(house: OpenHouse, rooms: RoomPool) -> None:
+    """As in a call of two: RFC 4733 or INFO, also of a muted party; once, and not to one who holds."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        _, agent, expert, third = await three(h)
+        await agent.digits("5#")
+        await asyncio.gather(expert.rtp.hears_digits("5#"), third.rtp.hears_digits("5#"))
+        await expert.hold()
+        await control(h).mute(only_call(h).id, leg_of(only_call(h), "agent").id, True)
+        info = agent.send("INFO", body=b"Signal=7\r\nDuration=120\r\n", content_type="application/dtmf-relay")
+        assert (await info.final()).code == 200
+        await third.rtp.hears_digits("5#7")
+        await third.hang_up()
+        await expert.resume()
+        await control(h).mute(only_call(h).id, leg_of(only_call(h), "agent").id, False)
+        await expert.rtp.hears(TONES["agent"])
+        await agent.digits("8")
+        await expert.rtp.hears_digits("5#8")
+        assert not agent.rtp.digits
+        await agent.bye()
+        await expert.expect_end()
+
+
 async def test_a_killed_room_is_replaced_within_two_seconds(house: OpenHouse, rooms: RoomPool) -> None:
     async with house(center_extra=AGENT, rooms=rooms) as h:
         stage, agent, expert, third = await three(h)
