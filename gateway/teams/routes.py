@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date
@@ -33,6 +35,8 @@ from gateway.teams.room import SIGNED_IN, TeamsRoom
 from gateway.teams.shown import MOST
 
 T = TypeVar("T")
+log = logging.getLogger("tandem.teams")
+
 _STATUS: tuple[tuple[type[TeamsError], int], ...] = (
     (NoAccount, 409),
     (SignInNeeded, 409),
@@ -140,16 +144,21 @@ def outside_routes(room: TeamsRoom) -> list[web.RouteDef]:
         try:
             await room.finish_sign_in(answer)
         except TeamsError as error:
-            raise Problem(403, str(error), reason=error.reason) from None
-        return web.Response(
-            text="<!doctype html><title>Teams</title><p>Teams is enabled. You can close this window.</p>",
-            content_type="text/html",
-        )
+            log.warning("event=teams_sign_in_failed reason=%s", error.reason)
+            return _page(403, f"Teams is not enabled: {error}.")
+        return _page(200, "Teams is enabled. You can close this window.")
 
     return [web.post(PATH, notified), web.post(SIGNED_IN, signed_in)]
 
 
 class _Routes:
+def _page(status: int, text: str) -> web.Response:
+    """For the window in which somebody signed in."""
+    page = f'<!doctype html><html lang="en"><title>Teams</title><p>{html.escape(text)}</p></html>'
+    headers = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
+    return web.Response(status=status, text=page, content_type="text/html", headers=headers)
+
+
     def __init__(self, room: TeamsRoom) -> None:
         self._room = room
 

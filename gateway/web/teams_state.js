@@ -332,9 +332,12 @@ export class Teams {
     // Opened at the click itself: browsers let no page open windows later.
     const tab = window.open("", "_blank");
     try {
-      this.signIn = (await teamsApi.enable(this.login)).sign_in;
+      const { sign_in: address } = await teamsApi.enable(this.login);
       this.trouble = null;
-      if (tab) tab.location.replace(this.signIn);
+      // Who signed in to the desk with Microsoft need not do so again.
+      this.signIn = address || null;
+      if (!address) tab?.close();
+      else if (tab) tab.location.replace(address);
     } catch (error) {
       tab?.close();
       this.failed(error);

@@ -218,8 +218,18 @@ async def test_a_channel_has_threads_and_one_conversation_at_a_time(teams: Teams
 
 
 async def test_what_is_wrong_with_teams_is_said_where_it_is_seen(teams: TeamsSite) -> None:
-    page = await teams.enabled()
-    region, sim = page.get_by_role("region", name="Teams", exact=True), teams.sim
+    page, sim = await teams.page(), teams.sim
+    region = page.get_by_role("region", name="Teams", exact=True)
+    sim.entra.impostor = ERIKA
+    async with page.expect_popup() as opening:
+        await press(page, "Enable Teams")
+    window = await opening.value
+    await expect(window.get_by_text("anna is mapped to another Teams user")).to_be_visible()
+    await window.close()
+    await expect(region).to_contain_text("Sign in with Microsoft in the other window.")
+    await press(page, "Cancel")
+    sim.entra.impostor = None
+    await teams.sign_in(page, "Enable Teams")
     await find(page, "eri")
     search = page.get_by_role("combobox", name="Search Teams users")
     await search.fill("nobody at all")
