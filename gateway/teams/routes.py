@@ -151,7 +151,6 @@ def outside_routes(room: TeamsRoom) -> list[web.RouteDef]:
     return [web.post(PATH, notified), web.post(SIGNED_IN, signed_in)]
 
 
-class _Routes:
 def _page(status: int, text: str) -> web.Response:
     """For the window in which somebody signed in."""
     page = f'<!doctype html><html lang="en"><title>Teams</title><p>{html.escape(text)}</p></html>'
@@ -159,6 +158,7 @@ def _page(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=page, content_type="text/html", headers=headers)
 
 
+class _Routes:
     def __init__(self, room: TeamsRoom) -> None:
         self._room = room
 
