@@ -18,7 +18,8 @@ from gateway.cdr.journal import Journal
 from gateway.cdr.recorder import Recorder
 from gateway.cdr.segments import Disk
 from gateway.cdr.sinks import JsonLinesSink, Sink
-from gateway.events import CallEnded
+from gateway.events import CallEnded, WorkBegan, WorkEnded
+from gateway.model import CallId
 from tests.cdr.events import START, simple_call
 from tests.cdr.sinks import MemorySink, until
 
@@ -240,3 +241,46 @@ def test_backoff_grows_to_its_limit_and_never_beyond() -> None:
     backoff = Backoff(first=0.5, most=60)
     assert all(0.25 <= backoff.delay(1) <= 0.5 for _ in range(50))
     assert all(30 <= backoff.delay(n) <= 60 for n in (8, 50, 5000))
+
+
+async def test_after_call_work_keeps_its_call_in_the_journal_over_compaction_and_restart(
+    tmp_path: Path,
+) -> None:
+    sink, call = MemorySink(), f"{7:032x}"
+    events = simple_call(call)
+    began = events[-1].at + 5
+    done = WorkEnded(call=CallId(call), login="ann", at=began + 9000, began=began)
+    async with Gateway(tmp_path, sink, segment=20_000) as gateway:
+        await gateway.journal.append(*events)
+        await gateway.journal.append(WorkBegan(call=CallId(call), login="ann", at=began))
+        for first in range(100, 500, 100):
+            await gateway.calls(*range(first, first + 100))
+            await gateway.journal.compact()
+        await until(lambda: len(sink.rows) == 401 and not gateway.recorder.sinks[0].behind)
+        assert sink.rows[call].acw_time == 0
+    async with Gateway(tmp_path, sink, segment=20_000) as gateway:
+        assert [(one, work.login) for one, work in gateway.recorder.worked_on] == [(call, "ann")]
+        assert not gateway.journal.open_calls
+        await gateway.journal.append(done)
+        await until(lambda: sink.rows[call].acw_time == 9)
+        kept = len(files(tmp_path / "journal", "journal-*.log"))
+        for first in range(1000, 1400, 100):
+            await gateway.calls(*range(first, first + 100))
+            await until(lambda: not gateway.recorder.sinks[0].behind)
+            await gateway.journal.compact()
+        assert len(files(tmp_path / "journal", "journal-*.log")) <= kept, "done with it, it may go"
+        assert call not in "".join(p.read_text() for p in files(tmp_path / "journal", "journal-*.log"))
+        assert not gateway.journal.open_calls
+    assert sink.got.count(call) == 2
+
+
+async def test_work_on_a_call_that_nobody_remembers_makes_no_row_and_no_call(tmp_path: Path) -> None:
+    sink, call = MemorySink(), CallId("9" * 32)
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.journal.append(WorkBegan(call=call, at=START, login="ann"))
+        await gateway.journal.append(WorkEnded(call=call, at=START + 1000, login="ann", began=START))
+        await gateway.calls(1)
+        await until(lambda: bool(sink.rows))
+        assert not gateway.recorder.states
+        assert not gateway.journal.open_calls
+    assert sink.got == [f"{1:032x}"]
