@@ -120,7 +120,7 @@ async def test_placing_and_what_is_refused(shell: Any) -> None:
         assert "there is no party otto" in await sh.bad(f"call mute {short} otto")
         assert "not in the conversation" in await sh.bad(f"call mute {short} anna")
         assert "there is no call beef" in await sh.bad("call show beef")
-        assert "waits for no command" in await sh.bad(f"call answer {short} anna")
+        assert "does not ring yet" in await sh.bad(f"call answer {short} anna")
         assert "there is no trunk moon" in await sh.bad(f"call place anna {EXPERT} --trunk moon")
         assert "no consultation" in await sh.bad(f"call back {short}")
         assert "body.digits" in await sh.bad(f"call digits {short} anna 1x")

@@ -20,7 +20,8 @@ from media.pool import RoomPool
 from tests.api.site import TOKEN, Reply, Site, open_site
 from tests.calls.conftest import OpenHouse
 from tests.calls.house import CUSTOMER, EXPERT, House
-from tests.calls.matrix import THIRD, TONES, Stage, everybody, two
+from tests.calls.matrix import THIRD, TONES, Stage, everybody, only_call, two
+from tests.calls.test_answer import TALK, by_event
 from tests.support.waiting import until
 
 AGENT = 'party = "agent"'
@@ -87,8 +88,12 @@ async def test_a_call_is_placed_held_muted_and_ended_by_command(house: OpenHouse
         assert reply.headers["Location"] == CALLS + path
         assert (reply.body["state"], reply.body["to_number"]) == ("setup", EXPERT)
         agent = await h.center.expect_call()
-        agent.ring()
-        await agent.answer()
+        agent.ring(headers=TALK)
+        asked = by_event(agent)
+        await until(lambda: only_call(h).legs[0].answerable)
+        agents = f"{path}/legs/{only_call(h).legs[0].id}"
+        assert (await d.ask("POST", agents + "/answer")).status == 204
+        assert len(asked) == 1
         expert = await h.teams.expect_invite(tone=TONES["expert"])
         await expert.answer()
         stage = Stage(h)
