@@ -42,7 +42,7 @@ from gateway.config_models import Config
 from gateway.desk import agent_readings, open_desk
 from gateway.parts import EnginePart, JournalPart, RecorderPart, RecoveryPart, RoomsPart
 from gateway.state_dir import Note, StateDir
-from gateway.teams.wiring import open_teams
+from gateway.teams.wiring import open_teams, tokens_kept
 from gateway.telephony import Telephony
 from media import music
 from media.engine import Engine, EngineSettings
@@ -107,7 +107,11 @@ def assemble(
     )
     agents.roster.changed.append(telephony.know_agents)
     teams = open_teams(config, agents, http, metrics)
-    open_desk(config, agents, control, journal, http, teams=teams.feeds if teams is not None else None)
+    open_desk(
+        config, agents, control, journal, http,
+        kept=tokens_kept(teams) if teams is not None else None,
+        teams=teams.feeds if teams is not None else None,
+    )  # fmt: skip
     http.add_routes([streams.operation(), call_detail_operation(reports)])
     phone = PhoneRoutes(telephony.context.phones, readers=readers)
     http.add_routes([phone.operation()])

@@ -18,6 +18,8 @@ from typing import Any, Literal, TextIO
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 _PAIR = re.compile(r'(?:^|\s)([a-z][a-z0-9_]*)=("(?:[^"\\]|\\.)*"|\S*)')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_TALKATIVE = ("msal", "urllib3", "alembic")
+"""Libraries whose debugging says what must not be said (msal: authorization codes), or nothing to us."""
 _SHORTEST_SECRET = 4
 """A shorter one would blank out half of every line; the configuration's owner gets no protection for it."""
 
@@ -119,10 +121,14 @@ class LogSetup:
         self._before = root.level
         root.addHandler(self._handler)
         root.setLevel(level.upper())
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(max(root.level, logging.INFO))
         logging.captureWarnings(True)
 
     def close(self) -> None:
         root = logging.getLogger()
         root.removeHandler(self._handler)
         root.setLevel(self._before)
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.NOTSET)
         logging.captureWarnings(False)

@@ -208,6 +208,23 @@ class Entra:
         self.refused.discard(pending.login)
         return pending.login, identity
 
+    async def adopt(self, login: str, tokens: str) -> bool:
+        """Go on with the tokens of a sign-in at the desk: msal's cache of them, serialised.
+
+        False when Entra ID wants the user himself for what they do not allow yet. GraphUnavailable.
+        """
+        cache = msal.SerializableTokenCache()
+        cache.deserialize(tokens)
+        async with self._lock(login):
+            made = await self._call(lambda: self._make_user(cache))
+            found = await self._call(lambda: self._silent(made, False, None))
+            if not found or "access_token" not in found:
+                return False
+            self._users[login] = (made, cache)
+            await self._store.put(Shelf.TOKENS, login, {"cache": cache.serialize()})
+            self.refused.discard(login)
+        return True
+
     async def forget(self, login: str) -> None:
         """Throw the user's tokens away."""
         async with self._lock(login):

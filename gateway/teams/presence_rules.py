@@ -414,6 +414,14 @@ TO_TEAMS: tuple[Rule, ...] = (
     # after a restart
     _rule("resume", E.RESUMED, lambda s: s.ours_now and s.engaged, A.WRITE_BUSY, last=True),  # N12
     _rule(
+        "resume_perhaps_our_own",  # N2, N12: read while the contact ended; the check afterwards decides
+        E.RESUMED,
+        lambda s: s.quarantined and s.entering and not s.memory.in_call,
+        A.CLEAR_LATER,
+        A.READ_AFTER_QUARANTINE,
+        last=True,
+    ),
+    _rule(
         "resume_clears",
         E.RESUMED,
         lambda s: s.memory.ours is Ours.QUARANTINE,

@@ -19,8 +19,8 @@ from gateway.teams.chats import Chats
 from gateway.teams.client import GraphClient, Json
 from gateway.teams.clouds import Cloud
 from gateway.teams.directory import Attendant, Directory
-from gateway.teams.entra import Entra
-from gateway.teams.errors import NoAccount, SignInNeeded, TeamsError
+from gateway.teams.entra import Entra, Identity
+from gateway.teams.errors import GraphUnavailable, NoAccount, SignInNeeded, TeamsError, WrongIdentity
 from gateway.teams.feed import BusyShown, Feeds, Notice, TeamsPicture
 from gateway.teams.notification_crypto import ContentKey, TokenChecker
 from gateway.teams.notifications import PATH, Receiver
@@ -53,6 +53,7 @@ class Settings:
     no notifications and no sign-in: presence is then synchronised from desk to Teams only
     mapped: login -> object id or user principal name
     hook: url, secret and time limit in seconds of where web chats are told
+    tenant, client_id: of the application with which people sign in at the desk
     """
 
     cloud: Cloud
@@ -64,6 +65,8 @@ class Settings:
     attendant: Attendant | None = None
     options: Options = field(default_factory=Options)
     hook: tuple[str, str, float] | None = field(default=None, repr=False)
+    tenant: str = ""
+    client_id: str = ""
 
 
 @dataclass
@@ -107,6 +110,7 @@ class TeamsRoom:
         self._tasks = Tasks("teams")
         self._timers: dict[str, TimerHandle] = {}
         self._pages: dict[str, int] = {}
+        self._desk_tokens: dict[str, tuple[Identity, str]] = {}
         self._turn = asyncio.Lock()
         self._fault = ""
         self._up = False
@@ -268,6 +272,8 @@ class TeamsRoom:
         await self._disconnect()
         await self.accounts.delete()
         self.users.enabled.clear()
+        self._desk_tokens.clear()
+        self.feeds.wake()
         log.warning("event=account_deleted")
 
     async def check(self, account: Account | None = None) -> Check:
@@ -278,7 +284,9 @@ class TeamsRoom:
 
     @property
     def connected(self) -> Connection:
-        """NoAccount."""
+        """NoAccount, GraphUnavailable while the connection is being made."""
+        if self.connection is None and self.accounts.account is not None and self._up:
+            raise GraphUnavailable("Teams is being connected: ask again in some seconds", sent=False)
         if self.connection is None:
             raise NoAccount("there is no integration account: an administrator makes it")
         return self.connection
@@ -292,10 +300,57 @@ class TeamsRoom:
         entra = self.connected.entra
         return await entra.begin_sign_in(login, self.settings.public_url + SIGNED_IN, self.users.hint(login))
 
+    async def at_the_desk(self, identity: Identity, tokens: str) -> None:
+        """Somebody signed in at the desk with Entra ID: an agent need not do it again for Teams.
+
+        Kept in memory only, as he may never enable Teams. One who has, and was refused, goes on with them.
+        """
+        if identity.tid.lower() != self.settings.tenant.lower():
+            return
+        for login in self.settings.mapped():
+            try:
+                self.users.check(login, identity)
+            except WrongIdentity:
+                continue
+            self._desk_tokens[login] = (identity, tokens)
+            connection = self.connection
+            if connection is not None and login in connection.entra.refused:
+                await self._adopt(login)
+
+    async def enable_from_desk(self, login: str) -> bool:
+        """Enable Teams with what the sign-in at the desk brought. False: he has to sign in for Teams."""
+        if login not in self._desk_tokens or self.connection is None:
+            return False
+        identity, _ = self._desk_tokens[login]
+        self.users.check(login, identity)
+        if not await self._adopt(login):
+            return False
+        await self._enabled(self.connected, login, identity)
+        return True
+
+    async def _adopt(self, login: str) -> bool:
+        connection, account = self.connected, self.accounts.account
+        _, tokens = self._desk_tokens[login]
+        if account is None or account.client_id != self.settings.client_id:
+            return False
+        try:
+            adopted = await connection.entra.adopt(login, tokens)
+        except TeamsError as error:
+            log.info("event=desk_sign_in_not_used login=%s cause=%s", login, error)
+            return False
+        if adopted:
+            self.feeds.wake(login)
+        else:
+            del self._desk_tokens[login]
+        return adopted
+
     async def finish_sign_in(self, answer: Mapping[str, str]) -> TeamsUser:
         """What came to the redirect URI. SignInNeeded, WrongIdentity, EntraRefused."""
         connection = self.connected
         login, identity = await connection.entra.finish_sign_in(answer, self.users.check)
+        return await self._enabled(connection, login, identity)
+
+    async def _enabled(self, connection: Connection, login: str, identity: Identity) -> TeamsUser:
         user = await self.users.enable(login, identity)
         log.info("event=teams_enabled login=%s", login)
         connection.chats.seen.begin(login)
@@ -310,6 +365,7 @@ class TeamsRoom:
             await self._leave(connection, login)
             await connection.entra.forget(login)
             await connection.chats.seen.forget(login)
+        self._desk_tokens.pop(login, None)
         await self.users.disable(login)
         self.feeds.wake(login)
         log.info("event=teams_disabled login=%s", login)

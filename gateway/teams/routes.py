@@ -14,6 +14,7 @@ from pydantic import Field
 
 from gateway.api.operation import Answer, Asked, Operation, Parameters, Strict, json_answer, json_response
 from gateway.api.problems import Problem
+from gateway.api.sessions import person_of
 from gateway.teams.account import AccountView, Check
 from gateway.teams.account_model import Account
 from gateway.teams.chats import Channel, Chat, ConversationOpen
@@ -34,9 +35,9 @@ from gateway.teams.notifications import PATH
 from gateway.teams.room import SIGNED_IN, TeamsRoom
 from gateway.teams.shown import MOST
 
-T = TypeVar("T")
 log = logging.getLogger("tandem.teams")
 
+T = TypeVar("T")
 _STATUS: tuple[tuple[type[TeamsError], int], ...] = (
     (NoAccount, 409),
     (SignInNeeded, 409),
@@ -199,6 +200,9 @@ class _Routes:
         return json_response(Enabled, found)
 
     async def enable(self, asked: Asked[None, None]) -> web.Response:
+        login, person = asked.path("login"), person_of(asked.request)
+        if person is not None and person.login == login and await self._room.enable_from_desk(login):
+            return await self.state(asked)
         address = await self._room.begin_sign_in(asked.path("login"))
         return json_response(Enabled, Enabled(asked.path("login") in self._room.users.enabled, "", address))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from gateway.agents.part import AgentsPart
@@ -11,10 +12,12 @@ from gateway.config_models import Config, Graph
 from gateway.teams.account_model import Account
 from gateway.teams.clouds import ADDRESSES, GLOBAL, Cloud
 from gateway.teams.directory import Attendant
+from gateway.teams.entra import Identity
 from gateway.teams.presence_desk import AgentDesks
 from gateway.teams.presence_rules import IN_A_CALL, MARKER, WIDER, Options
 from gateway.teams.room import Settings, TeamsRoom
 from gateway.teams.routes import outside_routes, teams_operations
+from gateway.teams.sign_in import EntraIdentity, TokensKept
 from gateway.teams.web_chat_routes import web_chat_operations
 
 
@@ -53,7 +56,20 @@ def settings(config: Config, graph: Graph, agents: AgentsPart) -> Settings:
         attendant,
         options,
         (hook.url, hook.secret.get_secret_value(), hook.timeout) if hook is not None else None,
+        graph.tenant,
+        graph.client_id,
     )
+
+
+def tokens_kept(room: TeamsRoom) -> TokensKept:
+    """What the sign-in at the desk is given; it calls from a thread."""
+    loop = asyncio.get_running_loop()
+
+    def kept(found: EntraIdentity, tokens: str) -> None:
+        identity = Identity(found.oid, found.tenant, found.name, found.user_principal_name)
+        asyncio.run_coroutine_threadsafe(room.at_the_desk(identity, tokens), loop)
+
+    return kept
 
 
 def cloud_of(graph: Graph) -> Cloud:

@@ -91,6 +91,8 @@ class Entra:
         self.lifetime = 3600
         self.grants: dict[str, Grant] = {}
         self.requests: list[str] = []
+        self.issued: list[str] = []
+        """Every code and token that was given out, for tests that look for them where they must not be."""
         self.revoked: set[str] = set()
         """Users whose refresh tokens count no more: a password was changed, or MFA is asked for."""
         self.claims: Json = {}
@@ -193,6 +195,7 @@ class Entra:
             back |= {"error": "access_denied", "error_description": "AADSTS65004: consent was declined"}
         else:
             code = secrets.token_urlsafe(24)
+            self.issued.append(code)
             self._codes[code] = _Code(
                 user, redirect, asked.get("code_challenge", ""), asked.get("nonce", ""), scopes
             )
@@ -280,6 +283,7 @@ class Entra:
         about = self.users[user]
         now = int(time.time())
         refresh = secrets.token_urlsafe(48)
+        self.issued.append(refresh)
         self._refresh[refresh] = (user, scopes)
         claims: Json = {
             "iss": f"{self.base}/{self.tenant}/v2.0",
@@ -296,6 +300,8 @@ class Entra:
         }
         if nonce:
             claims["nonce"] = nonce
+        id_token = self.sign({**claims, **self.claims})
+        self.issued.append(id_token)
         return {
             "token_type": "Bearer",
             "scope": " ".join(plain),
@@ -303,7 +309,7 @@ class Entra:
             "ext_expires_in": self.lifetime,
             "access_token": self._access(user, frozenset(_bare(scope) for scope in plain)),
             "refresh_token": refresh,
-            "id_token": self.sign({**claims, **self.claims}),
+            "id_token": id_token,
             "client_info": self._client_info(user),
         }
 
@@ -327,6 +333,7 @@ class Entra:
         token = self.sign(
             {"tid": self.tenant, "jti": secrets.token_hex(8), "exp": now + self.lifetime, **kind}
         )
+        self.issued.append(token)
         self.grants[token] = Grant(self.registration.client_id, user, permissions, now + self.lifetime)
         return token
 

@@ -4,10 +4,11 @@ Presence, users, 1:1 chats, teams and channels, subscriptions with encrypted con
 throttling, permissions per route, and methods to act as a Teams user. `python -m tests.peers.graph_cli` runs
 it as a process.
 
-Departures, besides those that the other `tests/peers/graph_*` and `entra` name: `$select` and `$expand` are
-ignored; of `$filter` none is known; searching matches prefixes of words in displayName, and prefixes of mail
-and userPrincipalName; only presence (1,500 in 30 s) and posting into one thread (4 a second) are throttled by
-themselves, other limits when a test says so; ids in paths are taken as they are.
+Departures, besides those that the other `tests/peers/graph_*` and `entra` name: `$select` is ignored, and
+`$expand` but for replies and lastMessagePreview; of `$filter` none is known; searching matches prefixes of
+words in displayName, and prefixes of mail and userPrincipalName; only presence (1,500 in 30 s) and posting
+into one thread (4 a second) are throttled by themselves, other limits when a test says so; ids in paths are
+taken as they are.
 """
 
 from __future__ import annotations
@@ -431,7 +432,8 @@ class GraphSim:
         if int(call.query.get("$top", "20")) > 50:
             raise Refusal(400, "BadRequest", "The limit of '50' for Top query has been exceeded.")
         mine = [one for one in self.conversations.chats.values() if call.user in one.members]
-        return self._page(call, [self._chat(one) for one in mine], 20)
+        preview = "lastMessagePreview" in call.query.get("$expand", "")
+        return self._page(call, [self._chat(one) | (_preview(one) if preview else {}) for one in mine], 20)
 
     async def _open_chat(self, call: Call) -> Reply:
         bound = [str(one.get("user@odata.bind", "")) for one in call.body.get("members", [])]
@@ -466,6 +468,12 @@ class GraphSim:
             for one in reversed(thread.messages.values())
             if not thread.team or one["replyToId"] == root
         ]
+        if call.query.get("$expand") == "replies":
+            newest = list(reversed(thread.messages.values()))
+            found = [
+                {**one, "replies": [reply for reply in newest if reply["replyToId"] == one["id"]]}
+                for one in found
+            ]
         return self._page(call, found, 20)
 
     async def _one_message(self, call: Call) -> Reply:
@@ -545,6 +553,12 @@ def make_identity(folder: Path) -> tuple[Identity, Path]:
     roots = folder / "graph-roots.pem"
     roots.write_bytes(authority.root.public_bytes(serialization.Encoding.PEM))
     return authority.issue(folder, "graph", ("localhost", "127.0.0.1")), roots
+
+
+def _preview(thread: Thread) -> Json:
+    last = next(reversed(thread.messages.values()), None)
+    shown = last and {"id": last["id"], "createdDateTime": last["createdDateTime"]}
+    return {"lastMessagePreview": shown}
 
 
 def _matches(user: Json, search: str) -> bool:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import ssl
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -99,6 +100,8 @@ class Subscriptions:
         self.refuse_renewal = False
         self.forget_on_renewal_seconds: float | None = None
         """A renewal gives only so many seconds more (facts/graph.md 3.1: presence has a bad record)."""
+        self.trust: ssl.SSLContext | None = None
+        """Whom we believe a notificationUrl with https; None = whom everybody believes."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._http: aiohttp.ClientSession | None = None
 
@@ -185,6 +188,9 @@ class Subscriptions:
         if self.forget_on_renewal_seconds is not None:
             expires = self._clock.wall() + timedelta(seconds=self.forget_on_renewal_seconds)
         found.expires, found.paused = expires, False
+        if body.get("encryptionCertificate"):
+            found.certificate = base64.b64decode(body["encryptionCertificate"])
+            found.certificate_id = str(body.get("encryptionCertificateId", ""))
         return found.shown()
 
     def reauthorize(self, key: str, grant: Grant) -> None:
@@ -214,7 +220,8 @@ class Subscriptions:
 
     async def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
-            self._http = aiohttp.ClientSession()
+            connector = aiohttp.TCPConnector(ssl=self.trust) if self.trust is not None else None
+            self._http = aiohttp.ClientSession(connector=connector)
         return self._http
 
     def changed(self, resource: str, change: str, shown: str, content: Json) -> None:

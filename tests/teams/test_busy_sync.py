@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -403,6 +403,28 @@ async def test_note_12_a_call_in_teams_that_ended_during_a_restart(stage: Stage)
     await stage.start()
     await stage.wait(5)
     assert stage.state == READY
+
+
+async def test_note_12_a_contact_that_ends_while_a_restart_reads_is_no_call_in_teams(stage: Stage) -> None:
+    await stage.desk("take_call")
+    await stage.restart(crash=True)
+    presences = stage.sync._presences
+    read = presences.read_many
+
+    async def slow(oids: Sequence[str]) -> dict[str, Shown]:
+        found = await read(oids)
+        assert found[ANN].pair == IN_A_CALL
+        stage.desks.end_call("ann")
+        await stage.settle()
+        return found
+
+    presences.read_many = slow  # type: ignore[method-assign]
+    await stage.start()
+    assert stage.state == READY
+    await stage.wait(200)
+    assert stage.state == READY
+    assert stage.ours is None
+    assert stage.sync.counts.get("call", 0) == 0
 
 
 async def test_note_13_a_call_while_the_agent_is_on_a_contact_waits(stage: Stage) -> None:

@@ -98,3 +98,18 @@ def test_closing_gives_the_root_logger_back() -> None:
     before = (root.level, list(root.handlers))
     LogSetup(level="debug", stream=io.StringIO()).close()
     assert (root.level, list(root.handlers)) == before
+
+
+def test_libraries_that_would_say_secrets_do_not_debug() -> None:
+    stream = io.StringIO()
+    setup = LogSetup(level="debug", stream=stream)
+    try:
+        logging.getLogger("msal.token_cache").debug("event={code}")
+        logging.getLogger("msal.token_cache").info("told")
+        logging.getLogger("tandem.teams").debug("ours")
+    finally:
+        setup.close()
+    assert "code" not in stream.getvalue()
+    assert "told" in stream.getvalue()
+    assert "ours" in stream.getvalue()
+    assert logging.getLogger("msal").level == logging.NOTSET
