@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.calls.context import CallContext
 from gateway.calls.endings import failure, refusal
 from gateway.calls.leg import Leg
-from gateway.errors import SipError
+from gateway.errors import MediaError, SipError
 from gateway.events import LegTransferred
 from gateway.model import ReleasedBy, Result, Termination
 from gateway.sip.session import Session
@@ -76,24 +76,36 @@ class Takeover:
     async def _swap(self) -> None:
         call, leg, old = self._call, self.leg, self._old
         await call.records.answered(leg)
+        call.inherit(old, leg)
+        ringing = call.dialling.pop(old.id, None)
+        if ringing is not None:
+            dialling, purpose = ringing
+            dialling.stop()
+            await self._note()
+            await purpose.answered(call, leg)
+        else:
+            await call.step_down(old)
+            try:
+                await call.admit(leg)
+            except MediaError as error:
+                log.error("not_admitted call=%s leg=%s cause=%s", call.id, leg.id, error.text)
+                call.inherit(leg, old)
+                await call.drop(leg, failure(error))
+                await call.take_back(old)
+                return
+            await self._note()
+        await call.drop(old, Termination(Result.COMPLETED, "replaced", 200, 16, ReleasedBy.SYSTEM))
+
+    async def _note(self) -> None:
+        call, leg = self._call, self.leg
         await call.record(
             LegTransferred(
                 call=call.id,
                 at=call.now(),
-                leg=old.id,
+                leg=self._old.id,
                 mode="replaces",
                 target=leg.number,
                 outcome="completed",
                 new_leg=leg.id,
             )
         )
-        call.inherit(old, leg)
-        ringing = call.dialling.pop(old.id, None)
-        if ringing is not None:
-            dialling, purpose = ringing
-            dialling.stop()
-            await purpose.answered(call, leg)
-        else:
-            await call.step_down(old)
-            await call.admit(leg)
-        await call.drop(old, Termination(Result.COMPLETED, "replaced", 200, 16, ReleasedBy.SYSTEM))

@@ -175,6 +175,26 @@ async def test_a_transfer_target_that_cannot_be_seated_ends_nobodys_call(
         assert row.disposition == "conferenced"
 
 
+async def test_who_takes_over_and_cannot_be_seated_leaves_the_old_leg_in_its_place(
+    house: OpenHouse, rooms: RoomPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INVITE with Replaces into a conference."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+
+        async def full(*_: object, **__: object) -> int:
+            raise RoomFull("the room is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Room, "add", full)
+            taker = await h.teams.replaces(expert)
+            await taker.answered()
+            await taker.expect_end()
+        await stage.hear(ALL)
+        await control(h).hang_up(only_call(h).id)
+        await asyncio.gather(*(party.expect_end() for party in (agent, expert, third)))
+
+
 async def test_a_hold_while_no_room_can_be_had_is_heard_once_there_is_one(
     house: OpenHouse, rooms: RoomPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
