@@ -195,7 +195,7 @@ class Recorder:
         return _Ended(entry.seq, row) if changed else None
 
     def _settle(self) -> None:
-        """Forget ended calls on which nobody works any more; without a bound nobody is remembered."""
+        """Forget ended calls on which nobody works any more, and the oldest when there are too many."""
         for call, late in list(self._late.items()):
             ended = late.state.end or 0
             if not late.state.working and ended + _LINGER < self._newest:
