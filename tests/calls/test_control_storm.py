@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.calls.audibility import SupervisorMode
+from gateway.calls.audibility import MusicPolicy, SupervisorMode
 from gateway.calls.control import ControlError
 from media.pool import RoomPool
 from tests.calls.conftest import OpenHouse
@@ -83,6 +83,9 @@ def _move(h: House, dice: random.Random) -> Callable[[], Awaitable[object]]:
             lambda: commands.hold_party(view.id, leg, other),
             lambda: commands.resume_party(view.id, leg, other),
             lambda: commands.mute(view.id, leg, dice.choice((True, False))),
+            lambda: commands.set_music(view.id, dice.choice(list(MusicPolicy))),
+            lambda: commands.supervise_mode(view.id, leg, dice.choice(list(SupervisorMode))),
+            lambda: commands.answer(view.id, leg),
             lambda: commands.remove(view.id, leg),
             lambda: commands.hang_up(view.id, leg),
             lambda: peer.bye() if peer is not None else asyncio.sleep(0),
@@ -111,6 +114,10 @@ async def _pick_up(wait: Callable[..., Awaitable[CenterCall | TeamsCall]], dice:
                     call.ring()
                     await asyncio.sleep(0.3)
                     await call.reject(480)
+                case 2 | 3:
+                    call.ring()
+                    await asyncio.sleep(0.2)
+                    await call.answer(wait_for_ack=False)
                 case _:
                     call.ring()
                     await call.answer(wait_for_ack=False)
