@@ -27,6 +27,9 @@ log = logging.getLogger("tandem.teams")
 
 PATH = "/teams/notifications"
 _MOST_TOKEN = 4096
+_MOST_BYTES = 4 << 20
+"""Microsoft names no limit for a POST. A message is at most some 28 KB of text, twice that sealed, and a POST
+holds several; the address is open to everybody, so there is one."""
 _MOST_ITEMS = 1000
 _MOST_WAITING = 10_000
 _AGAIN = 30.0
@@ -77,8 +80,12 @@ class Receiver:
             return web.Response(
                 text=token, content_type="text/plain", headers={"X-Content-Type-Options": "nosniff"}
             )
+        data = await _read(request)
+        if data is None:
+            self._drop("too_large")
+            return web.Response(status=413)
         try:
-            found = json.loads(await request.read())
+            found = json.loads(data)
             items = found["value"][:_MOST_ITEMS]
             mine = [item for item in items if isinstance(item, dict) and self._ours(item)]
             tokens = [str(one) for one in found.get("validationTokens") or []]
@@ -166,3 +173,13 @@ class Receiver:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         if self.dropped[reason] in (1, 10, 100) or self.dropped[reason] % 1000 == 0:
             log.warning("event=notification_dropped cause=%s count=%d", reason, self.dropped[reason])
+
+
+async def _read(request: web.Request) -> bytes | None:
+    """The body, which may be larger than what the API takes; None for too much."""
+    data = bytearray()
+    async for chunk in request.content.iter_chunked(65536):
+        data += chunk
+        if len(data) > _MOST_BYTES:
+            return None
+    return bytes(data)

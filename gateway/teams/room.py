@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway.app import Health
 from gateway.clock import Clock, LoopClock, TimerHandle
@@ -18,18 +19,26 @@ from gateway.teams.account_model import Account
 from gateway.teams.chats import Chats
 from gateway.teams.client import GraphClient, Json
 from gateway.teams.clouds import Cloud
+from gateway.teams.content_keys import ContentKeys
 from gateway.teams.directory import Attendant, Directory
 from gateway.teams.entra import Entra, Identity
-from gateway.teams.errors import GraphUnavailable, NoAccount, SignInNeeded, TeamsError, WrongIdentity
+from gateway.teams.errors import (
+    GraphUnavailable,
+    NoAccount,
+    SignInNeeded,
+    StoreFault,
+    TeamsError,
+    WrongIdentity,
+)
 from gateway.teams.feed import BusyShown, Feeds, Notice, TeamsPicture
-from gateway.teams.notification_crypto import ContentKey, TokenChecker
+from gateway.teams.notification_crypto import TokenChecker
 from gateway.teams.notifications import PATH, Receiver
 from gateway.teams.presence_desk import Desks
 from gateway.teams.presence_graph import Presences, shown
 from gateway.teams.presence_rules import Options
 from gateway.teams.presence_sync import BusySync
 from gateway.teams.shown import ShownPresences
-from gateway.teams.store import Shelf, Store
+from gateway.teams.store import Store
 from gateway.teams.subscriptions import Kind, Subscription, Subscriptions, Watch
 from gateway.teams.tasks import Tasks
 from gateway.teams.users import TeamsUser, Users
@@ -44,6 +53,8 @@ SIGNED_IN = "/teams/signed-in"
 _CARE = 3600.0
 _SAVE = 10.0
 _AT_ONCE = 8
+_OPEN_AGAIN = 30.0
+_CLAIM_EVERY = 15.0
 _STOP = 8.0
 
 
@@ -96,6 +107,7 @@ class TeamsRoom:
         self.accounts = Accounts(self._store, self._clock, settings.account)
         self.users = Users(self._store, settings.mapped)
         self.feeds = Feeds(self)
+        self._keys = ContentKeys(self._store, self._clock)
         self.web_chats = WebChats(
             self._store, self.users, self._current_chats, self._clock, self._told_of_web_chat,
             hooks=settings.hook is not None,
@@ -113,41 +125,70 @@ class TeamsRoom:
         self._desk_tokens: dict[str, tuple[Identity, str]] = {}
         self._turn = asyncio.Lock()
         self._fault = ""
-        self._up = False
+        self._up = self._stopping = False
 
     # -- life --
 
     async def start(self) -> None:
+        """Without the database, or while another gateway runs Teams on it, it is tried again and again."""
         try:
             await self._store.open()
+            if not await self._store.claim():
+                raise StoreFault("another gateway runs Teams on this database")
             await self.accounts.start()
             await self.users.start()
             await self.web_chats.start()
-            if self.hook is not None:
-                await self.hook.start()
         except TeamsError as error:
+            if str(error) != self._fault:
+                log.error("event=teams_off cause=%s", error)
             self._fault = str(error)
-            log.error("event=teams_off cause=%s", error)
+            self._later("open", _OPEN_AGAIN, self.start)
             return
-        self._up = True
+        self._fault, self._up = "", True
+        if self.hook is not None:
+            await self.hook.start()
         self._care()
         self._save()
+        self._later("claim", _CLAIM_EVERY, self._keep_claim)
         if self.accounts.account is not None:
             self._tasks.spawn(self._connect(), "connect")
 
     async def stop(self) -> None:
+        self._stopping = True
+        await self._down()
+        await self._tasks.close()
+        await self._store.close()
+
+    async def _down(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
+        self._up = False
         try:
             async with asyncio.timeout(_STOP):
                 await self._disconnect()
         except TimeoutError:
             log.warning("event=teams_stop_cut_off")
-        await self._tasks.close()
         await self.web_chats.stop()
         if self.hook is not None:
             await self.hook.stop()
-        await self._store.close()
+
+    async def _keep_claim(self) -> None:
+        """While the database is away nobody can take it from us; when it is back, another may be first."""
+        try:
+            mine = await self._store.claim()
+        except StoreFault:
+            mine = True
+        if mine:
+            self._later("claim", _CLAIM_EVERY, self._keep_claim)
+            return
+        self._fault = "another gateway runs Teams on this database"
+        log.error("event=teams_off cause=%s", self._fault)
+        await self._down()
+        self._later("open", _OPEN_AGAIN, self.start)
+
+    def _later(self, name: str, seconds: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if not self._stopping:
+            self._timers[name] = self._clock.call_later(seconds, lambda: self._tasks.spawn(job(), name))
 
     def health(self) -> Health:
         """Never unwell: calls go on without Teams. The text says what is wrong."""
@@ -170,6 +211,8 @@ class TeamsRoom:
         self.accounts.warn()
         self.feeds.wake()
         self._tasks.spawn(self.web_chats.tidy(), "tidy")
+        if self.connection is not None:
+            self._tasks.spawn(self._keys.care(), "keys")
         self._timers["care"] = self._clock.call_later(_CARE, self._care)
 
     def _save(self) -> None:
@@ -209,31 +252,24 @@ class TeamsRoom:
         entra = Entra(cloud, account, store, clock)
         client = GraphClient(cloud, entra, clock)
         presences = Presences(client, account.client_id)
-        keys = await self._content_keys()
+        await self._keys.start()
         chats = Chats(client, self.users, store, clock)
         chats.subscribe(self.feeds.popped)
         chats.stale = self.feeds.tell
         chats.keeper = self.web_chats.taken
         url = self.settings.public_url + PATH
-        newest = next(iter(keys.values()))
-        subscriptions = Subscriptions(client, store, clock, newest, url, self._gap)
+        subscriptions = Subscriptions(client, store, clock, lambda: self._keys.newest, url, self._gap)
         chats.subscriptions = subscriptions if self.settings.public_url else None
         checker = TokenChecker(cloud, account.tenant, account.client_id, clock)
-        receiver = Receiver(subscriptions, checker, keys, account.tenant, store, clock, self._changed)
+        receiver = Receiver(
+            subscriptions, checker, self._keys.known, account.tenant, store, clock, self._changed
+        )
         sync = BusySync(self._desks, presences, store, clock, self.settings.options)
         directory = Directory(client, presences, self.settings.attendant)
         known = ShownPresences(presences, clock, self.feeds.wake)
         for login, pages in self._pages.items():
             known.looking(login, pages)
         return Connection(entra, client, presences, directory, chats, sync, subscriptions, receiver, known)
-
-    async def _content_keys(self) -> dict[str, ContentKey]:
-        kept = await self._store.all(Shelf.CERTIFICATE)
-        if kept:
-            return {name: ContentKey.of(name, document) for name, document in kept.items()}
-        made = await asyncio.to_thread(ContentKey.make)
-        await self._store.put(Shelf.CERTIFICATE, made.id, made.document())
-        return {made.id: made}
 
     async def _disconnect(self) -> None:
         async with self._turn:

@@ -14,7 +14,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Engine, LargeBinary, MetaData, String, Table, delete, insert, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    delete,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.cdr import tables
@@ -42,6 +54,7 @@ class Shelf(StrEnum):
 
 VERSION_TABLE = "teams_schema"
 MIGRATIONS = Path(__file__).parent / "migrations"
+_CLAIM = 0x7465_616D
 metadata = MetaData()
 documents = Table(
     "teams_document",
@@ -58,10 +71,19 @@ class Store:
     def __init__(self, url: str, vault: Vault) -> None:
         self._url, self._vault = url, vault
         self._engine: Engine | None = None
+        self._claim: Connection | None = None
         self._thread = ThreadPoolExecutor(1, "teams-store")
 
     async def open(self) -> None:
         await self._run(self._open)
+
+    async def claim(self) -> bool:
+        """Be the one gateway that runs Teams on this database, as long as it is open; True if we are.
+
+        Two would tell each other's echoes from calls, and have each other's subscriptions refused. PostgreSQL
+        keeps the claim for as long as our connection lives; an SQLite file has one gateway anyway.
+        """
+        return await self._run(self._claimed)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._dispose)
@@ -104,10 +126,41 @@ class Store:
 
     def _open(self) -> None:
         self._vault.open()
-        self._engine = tables.make(self._url)
-        tables.migrate(self._engine, MIGRATIONS)
+        self._dispose()
+        engine = tables.make(self._url)
+        try:
+            tables.migrate(engine, MIGRATIONS)
+        except BaseException:
+            engine.dispose()
+            raise
+        self._engine = engine
+
+    def _claimed(self) -> bool:
+        if self._opened.dialect.name != "postgresql":
+            return True
+        if self._claim is not None:
+            try:
+                self._claim.execute(text("SELECT 1"))
+            except SQLAlchemyError:
+                self._unclaim()
+            else:
+                return True
+        connection = self._opened.connect().execution_options(isolation_level="AUTOCOMMIT")
+        if connection.execute(text(f"SELECT pg_try_advisory_lock({_CLAIM})")).scalar():
+            self._claim = connection
+            return True
+        connection.close()
+        return False
+
+    def _unclaim(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            # Not back into the pool, where the claim would live on.
+            claim.invalidate()
+            claim.close()
 
     def _dispose(self) -> None:
+        self._unclaim()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None

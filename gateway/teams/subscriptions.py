@@ -55,12 +55,13 @@ class Watch:
 
 @dataclass(frozen=True)
 class Subscription:
-    """One that Graph has; `client_state` is its secret."""
+    """One that Graph has; `client_state` is its secret, `key` the id of what its content is sealed with."""
 
     id: str
     watch: Watch
     client_state: str
     expires: datetime
+    key: str = ""
 
     def document(self) -> dict[str, Any]:
         watch = self.watch
@@ -69,13 +70,15 @@ class Subscription:
             "watch": [watch.kind, watch.owner, watch.resource],
             "client_state": self.client_state,
             "expires": self.expires.isoformat(),
+            "key": self.key,
         }
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Subscription:
         kind, owner, resource = document["watch"]
         expires = datetime.fromisoformat(document["expires"])
-        return cls(document["id"], Watch(Kind(kind), owner, resource), document["client_state"], expires)
+        watch = Watch(Kind(kind), owner, resource)
+        return cls(document["id"], watch, document["client_state"], expires, document.get("key", ""))
 
 
 class Subscriptions:
@@ -86,7 +89,7 @@ class Subscriptions:
         client: GraphClient,
         store: Store,
         clock: Clock,
-        key: ContentKey,
+        key: Callable[[], ContentKey],
         notify_url: str,
         on_gap: Callable[[Watch], Awaitable[None]],
     ) -> None:
@@ -163,7 +166,7 @@ class Subscriptions:
             await self._on_gap(found.watch)
 
     async def _make(self, watch: Watch) -> None:
-        state = secrets.token_urlsafe(32)
+        state, key = secrets.token_urlsafe(32), self._key()
         body = {
             "changeType": watch.changes,
             "notificationUrl": self._url,
@@ -172,8 +175,8 @@ class Subscriptions:
             "expirationDateTime": self._expiry(),
             "clientState": state,
             "includeResourceData": True,
-            "encryptionCertificate": self._key.written,
-            "encryptionCertificateId": self._key.id,
+            "encryptionCertificate": key.written,
+            "encryptionCertificateId": key.id,
             "latestSupportedTlsVersion": "v1_2",
         }
         try:
@@ -183,7 +186,7 @@ class Subscriptions:
                 if not await self._delete_strays(watch):
                     raise
                 made = await self._client.post("/subscriptions", body, who=watch.owner)
-            found = Subscription(str(made["id"]), watch, state, _moment(made["expirationDateTime"]))
+            found = Subscription(str(made["id"]), watch, state, _moment(made["expirationDateTime"]), key.id)
         except (TeamsError, KeyError, ValueError) as error:
             self._failed(watch, error)
             return
@@ -205,12 +208,12 @@ class Subscriptions:
         if found is None:
             await self._make(watch)
             return
+        key, body = self._key(), {"expirationDateTime": self._expiry()}
+        if found.key != key.id:
+            body |= {"encryptionCertificate": key.written, "encryptionCertificateId": key.id}
         try:
             reply = await self._client.request(
-                "PATCH",
-                f"/subscriptions/{segment(found.id)}",
-                who=watch.owner,
-                body={"expirationDateTime": self._expiry()},
+                "PATCH", f"/subscriptions/{segment(found.id)}", who=watch.owner, body=body
             )
             expires = _moment(reply.body["expirationDateTime"])
             if expires - self._clock.wall() < _SHORTEST:
@@ -225,7 +228,7 @@ class Subscriptions:
         except TeamsError as error:
             self._failed(watch, error)
         else:
-            await self._keep(Subscription(found.id, watch, found.client_state, expires))
+            await self._keep(Subscription(found.id, watch, found.client_state, expires, key.id))
 
     async def _keep(self, found: Subscription) -> None:
         watch = found.watch

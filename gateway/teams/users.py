@@ -37,6 +37,7 @@ class Users:
         self.enabled: dict[str, TeamsUser] = {}
 
     async def start(self) -> None:
+        self.enabled.clear()
         for login, document in (await self._store.all(Shelf.USER)).items():
             user = TeamsUser.of(login, document)
             if self._fits(login, user.oid, user.user_principal_name):

@@ -96,6 +96,7 @@ class WebChats:
 
     async def start(self) -> None:
         """Take over what an earlier run had."""
+        self._all.clear()
         for key, document in (await self._store.all(Shelf.WEB_CHAT)).items():
             self._all[key] = _One(WebChat.of(document["shown"]), Inner.of(document["inner"]))
         for key, document in (await self._store.all(Shelf.WEB_CHAT_MESSAGE)).items():

@@ -34,6 +34,7 @@ class RoomStage:
         self.desks = TableDesks(LOGIN, "bob")
         self.desks.ready(LOGIN)
         self.mapped = {LOGIN: ANN}
+        self.database = f"sqlite:///{folder / 'room.db'}"
         self._runner: web.AppRunner | None = None
         self.room: TeamsRoom = None  # type: ignore[assignment]  # made in __aenter__
 
@@ -61,7 +62,7 @@ class RoomStage:
             self.url,
             lambda: self.mapped,
             self.folder,
-            f"sqlite:///{self.folder / 'room.db'}",
+            self.database,
             Attendant("+15550100", "1{user}#"),
         )
         self.room = self.make(settings)

@@ -146,8 +146,8 @@ def nothing_of_it(plant: TeamsPlant) -> None:
         assert not found, f"{place}: {found[0][:24]}"
     said = [text for text in plant.answers if '"reason"' in text and '"status"' in text]
     assert said
-    for text in plant.answers:
-        assert not [one for one in secrets - {TOKEN} if one in text], text[:200]
+    for answer in plant.answers:
+        assert not [one for one in secrets - {TOKEN} if one in answer], answer[:200]
     assert not [text for text in said if BODY in text]
     assert 'level = "debug"' in plant.config.read_text()
     assert " DEBUG " in plant.log

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,16 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gateway.api.metrics import Metrics
+from gateway.api.server import HttpApi
 from gateway.teams.chats import Popped
+from gateway.teams.content_keys import ROTATED_AFTER
 from gateway.teams.notification_crypto import ContentKey, Forged, decrypt
 from gateway.teams.notifications import PATH
+from gateway.teams.routes import outside_routes
 from gateway.teams.store import Shelf
 from gateway.teams.subscriptions import Kind
-from tests.peers.graph import SECRET, GraphSim
+from tests.peers.graph import SECRET, TENANT, GraphSim
 from tests.peers.graph_subscriptions import encrypt
 from tests.support.clock import FakeClock
 from tests.support.waiting import until
@@ -338,3 +345,53 @@ def test_decryption_checks_before_it_decrypts() -> None:
                 decrypt({**sealed, name: value}, keys)
     with pytest.raises(Forged, match="unknown_certificate"):
         decrypt(sealed, {})
+
+
+# -- size, and keys that grow old --
+
+
+async def test_a_large_post_is_taken_a_huge_one_is_not(stage: RoomStage) -> None:
+    status: Any = None
+    server = HttpApi("127.0.0.1:0", status=status, metrics=Metrics(), tokens={})
+    server.add_routes(outside_routes(stage.room))
+    await server.start()
+    try:
+        url = "http://{}:{}".format(*server.address) + PATH
+        known = next(iter(stage.room.connected.subscriptions._by_id.values()))
+        item = {"subscriptionId": known.id, "clientState": known.client_state, "tenantId": TENANT}
+        for size, answer, taken in ((300 << 10, 202, 1), (5 << 20, 413, 1)):
+            body = {"value": [{**item, "resource": "x" * size}], "validationTokens": []}
+            data = io.BytesIO(json.dumps(body).encode())
+            async with aiohttp.ClientSession() as http, http.post(url, data=data) as found:
+                assert found.status == answer
+            assert stage.room.connected.receiver.received == taken
+        assert stage.room.connected.receiver.dropped["too_large"] == 1
+    finally:
+        await server.stop()
+
+
+async def test_the_content_key_changes_and_what_comes_with_the_old_one_is_read(stage: RoomStage) -> None:
+    popped: list[Popped] = []
+    stage.room.connected.chats.subscribe(popped.append)
+    keys = stage.room._keys
+    old = keys.newest
+    chat = stage.sim.conversations.one_to_one(ANN, ERIKA)
+    assert not await keys.care()
+    keys._made[old.id] -= ROTATED_AFTER
+    assert await keys.care()
+    new = keys.newest
+    assert new.id != old.id
+    stage.sim.conversations.post(chat, stage.sim.users[ERIKA], "sealed with the old one")
+    await stage.quiet()
+    subscriptions = stage.room.connected.subscriptions
+    for watch in list(subscriptions._wanted.values()):
+        await subscriptions._renew(watch)
+    assert {one.certificate_id for one in stage.sim.subscriptions.all.values()} == {new.id}
+    stage.sim.conversations.post(chat, stage.sim.users[ERIKA], "and with the new one")
+    await stage.quiet()
+    assert [one.message.text for one in popped] == ["sealed with the old one", "and with the new one"]
+    for name in keys._made:
+        keys._made[name] -= timedelta(days=3)
+    assert not await keys.care()
+    assert list(keys.known) == [new.id]
+    assert list(await stage.room._store.all(Shelf.CERTIFICATE)) == [new.id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from gateway.teams.errors import StoreFault
 from gateway.teams.store import VERSION_TABLE, Shelf, Store, metadata
 from gateway.teams.vault import Vault
 from tests.cdr.postgres import PostgresServer
+from tests.peers.graph import GraphSim
+from tests.support.clock import FakeClock
+from tests.support.waiting import until
+from tests.teams.conftest import ANN
+from tests.teams.room_stage import LOGIN, RoomStage, good_account
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +109,68 @@ async def test_two_gateways_may_bring_the_schema_up_at_once(server: PostgresServ
     for one in both:
         await one.close()
     await agents.close()
+
+
+async def test_one_gateway_at_a_time_has_the_claim(tmp_path: Path) -> None:
+    server = PostgresServer()
+    try:
+        server.create()
+        server.start()
+        Vault(tmp_path).open()
+        one, other = (Store(server.url(), Vault(tmp_path)) for _ in range(2))
+        await one.open()
+        await other.open()
+        assert await one.claim()
+        assert await one.claim()
+        assert not await other.claim()
+        await one.close()
+        assert await other.claim()
+        server.stop(signal.SIGQUIT)
+        with pytest.raises(StoreFault):
+            await other.claim()
+        server.start()
+        assert await other.claim()
+        await other.close()
+    finally:
+        server.remove()
+
+
+async def test_a_second_gateway_waits_and_takes_over(
+    server: PostgresServer, sim: GraphSim, clock: FakeClock, tmp_path: Path
+) -> None:
+    first, second = (RoomStage(sim, clock, tmp_path, good_account()) for _ in range(2))
+    first.database = second.database = server.url()
+    sim.presence.client(ANN, "Available", "Available")
+    async with first:
+        await first.enable()
+        async with second:
+            assert second.room.health().ok
+            assert "another gateway runs Teams" in second.room.health().text
+            assert second.room.connection is None
+            await first.room.stop()
+            clock.advance(30)
+            await until(lambda: second.room.connection is not None, 20)
+            await second.quiet()
+            assert list(second.room.users.enabled) == [LOGIN]
+            assert second.room.health().text == ""
+            await first.open()
+            assert "another gateway runs Teams" in first.room.health().text
+            await second.room.delete_account()
+
+
+async def test_a_database_that_comes_later_is_waited_for(
+    sim: GraphSim, clock: FakeClock, tmp_path: Path
+) -> None:
+    stage = RoomStage(sim, clock, tmp_path, good_account())
+    (tmp_path / "down").write_text("in the way")
+    stage.database = f"sqlite:///{tmp_path / 'down' / 'room.db'}"
+    async with stage:
+        assert stage.room.health().ok
+        assert "the database cannot be used" in stage.room.health().text
+        (tmp_path / "down").unlink()
+        clock.advance(30)
+        await until(lambda: stage.room.connection is not None, 20)
+        assert stage.room.health().text == ""
 
 
 async def test_a_database_of_before_the_migrations_is_taken_over(tmp_path: Path) -> None:
