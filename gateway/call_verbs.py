@@ -79,6 +79,8 @@ VERBS = (
          lambda options: {"digits": options.digits}),
     Verb("music", "who hears music while somebody holds", ("call", "policy"), "PATCH", _ONE,
          lambda options: {"music": options.policy}),
+    Verb("stage", "tell where the contact center has the caller, for the records", ("call", "stage"), "PATCH",
+         _ONE, lambda options: {"stage": options.stage}),
     Verb("supervise", "call a supervisor of a party's conversation", ("call", "leg", "number"), "POST",
          _LEG + "/supervisors", lambda options: {"number": options.number, "mode": options.mode}, ("mode",)),
 )  # fmt: skip
@@ -90,6 +92,7 @@ _HELP = {
     "agent": "login of an agent, or the number to ring",
     "digits": "0-9 * # A-D",
     "policy": "remaining, alone or never",
+    "stage": "ivr, queue, ringing or connected",
 }
 
 
@@ -106,6 +109,8 @@ def add_parsers(commands: Any, parents: Iterable[argparse.ArgumentParser]) -> No
             more: dict[str, Any] = {}
             if name == "policy":
                 more["choices"] = ("remaining", "alone", "never")
+            if name == "stage":
+                more["choices"] = ("ivr", "queue", "ringing", "connected")
             if name.endswith("?"):
                 more.update(nargs="?", default="")
             name = name.removesuffix("?")

@@ -92,6 +92,7 @@ async def test_a_conference_from_the_shell(shell: Any, rooms: RoomPool) -> None:
         assert "muted" in await sh.good(f"call mute {short} {EXPERT}")
         assert "muted" not in await sh.good(f"call unmute {short} {EXPERT}")
         assert await sh.good(f"call digits {short} callee 12#") == "done\n"
+        assert short in await sh.good(f"call stage {short} queue")
         assert "music        alone" in await sh.good(f"call music {short} alone")
 
         out = await sh.good(f"call consult {short} anna {THIRD}")
