@@ -141,6 +141,16 @@ def readable(record: Mapping[str, Any]) -> bool:
     )
 
 
+def waiting_callers(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """INVITEs that nobody has answered, of a call that the journal does not know: its record was written, and
+    nothing has been dialled yet.
+    """
+    if not readable(record):
+        return []
+    invites = [leg.get("invite") for leg in record["legs"]]
+    return [one for one in invites if isinstance(one, dict) and one.get("way") == "in" and "answer" not in one]
+
+
 def untangle(records: Mapping[CallId, dict[str, Any]], told: Mapping[CallId, Told]) -> None:
     """Put each leg into exactly one of the calls, whatever moment of a move the records are from.
 
@@ -199,7 +209,8 @@ def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: T
     recorded = {by for by, _ in record["holds"]}
     holding = {hold.by for hold in call.holds}
     for leg in call.legs.values():
-        if (leg.id in recorded) != (leg.id in holding):
+        # a page holds by command alone: nobody has to be asked
+        if (leg.id in recorded) != (leg.id in holding) and not isinstance(leg.trunk, PageTrunk):
             leg.held = leg.id in holding
             found.doubtful.add(leg.id)
     return found
