@@ -68,6 +68,8 @@ export class TeamsAccount {
 
   /** The secret may stay empty: then what is stored is tested. */
   test(entered) {
+    const stored = this.account && entered.tenant === this.account.tenant && entered.client_id === this.account.client_id;
+    if (!entered.client_secret && !stored) return this.say(false, t("account_needs_secret"));
     return this.work(async () => {
       const { ok, cause } = await (entered.client_secret ? teamsApi.testAccount(entered) : teamsApi.checkAccount());
       return { good: ok, text: ok ? t("account_works") : t("account_fails", { cause }) };

@@ -92,7 +92,7 @@ function compose(conversation) {
     const field = document.getElementById(COMPOSE);
     const text = field.value.trim();
     if (!text || conversation.sending) return;
-    if (await conversation.send(text)) field.value = "";
+    if ((await conversation.send(text)) && field.value.trim() === text) field.value = "";
     field.focus();
   };
   const keyed = (event) => {

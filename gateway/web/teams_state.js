@@ -141,6 +141,12 @@ export class Teams {
     return document.visibilityState === "visible" && this.tell.visible();
   }
 
+  /** Without what is on the screen now: that has been read. */
+  get popping() {
+    if (this.seen) this.pops = this.pops.filter((one) => one.key !== this.conversation?.key);
+    return this.pops;
+  }
+
   dismiss(pop) {
     this.pops = this.pops.filter((one) => one !== pop);
     this.changed();

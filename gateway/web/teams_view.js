@@ -139,8 +139,8 @@ export function signInButton(teams) {
 /** Messages that came while their conversation was not on the screen. */
 export function teamsPops(desk) {
   const { teams } = desk;
-  const pops = teams?.pops.filter((one) => !(teams.seen && one.key === teams.conversation?.key));
-  if (!pops?.length) return null;
+  const pops = teams?.popping ?? [];
+  if (pops.length === 0) return null;
   return h(
     "section",
     { class: "message-pops", "data-key": "teams-pops", "aria-label": t("teams_new_messages") },

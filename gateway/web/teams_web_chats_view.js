@@ -59,13 +59,16 @@ function item(message, chat) {
 
 function compose(chat, desk) {
   const id = `web-chat-${chat.id}`;
-  const send = async (event) => {
+  const send = (event) => {
     event.preventDefault();
+    return desk.once(id, say);
+  };
+  const say = async () => {
     const field = document.getElementById(id);
     const text = field.value.trim();
     if (!text) return;
     const sent = teamsApi.sayInWebChat(chat.id, text).then((message) => desk.teams.webChats.put(chat, message));
-    if (await desk.act(sent)) field.value = "";
+    if ((await desk.act(sent)) && field.value.trim() === text) field.value = "";
     desk.redraw();
   };
   const keyed = (event) => {

@@ -297,6 +297,7 @@ const en = {
   account_saved: "Saved.",
   account_deleted: "Deleted. Teams is switched off for everybody.",
   account_works: "The connection works.",
+  account_needs_secret: "Enter the client secret to test what you entered.",
   account_fails: "The connection does not work: {cause}",
 };
 
