@@ -42,6 +42,7 @@ class _Agent:
     memory: Memory = field(default_factory=Memory)
     inbox: deque[_Item] = field(default_factory=deque)
     timers: dict[str, TimerHandle] = field(default_factory=dict)
+    unsaved: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -196,11 +197,18 @@ class BusySync:
         """A change of the desk is judged as it was; everything else by what the desk is now."""
         decision = self._decide(agent, event, found, desk or self._desks.desk(agent.login))
         before, agent.memory = agent.memory, decision.memory
-        if before.lasting != agent.memory.lasting:
+        if before.lasting != agent.memory.lasting or agent.unsaved:
             try:
                 await self._remember(agent)
+                agent.unsaved = False
             except StoreFault as error:
                 self._failed("store", error)
+                agent.unsaved = True
+                self._later(agent, "remember", _RETRY, Event.DESK)
+                if before.ours is not Ours.SET and agent.memory.ours is Ours.SET:
+                    # What nobody would know to be ours after a crash is not written (N12).
+                    agent.memory = before
+                    return
         for act in decision.acts:
             await self._do(agent, act, first=event is Event.ASKED)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from gateway.app import Health
@@ -18,9 +16,8 @@ from gateway.teams.account import Accounts, AccountView, Check, check_connection
 from gateway.teams.account_model import Account
 from gateway.teams.chats import Chats
 from gateway.teams.client import GraphClient, Json
-from gateway.teams.clouds import Cloud
 from gateway.teams.content_keys import ContentKeys
-from gateway.teams.directory import Attendant, Directory
+from gateway.teams.directory import Directory
 from gateway.teams.entra import Entra, Identity
 from gateway.teams.errors import (
     GraphUnavailable,
@@ -30,13 +27,15 @@ from gateway.teams.errors import (
     TeamsError,
     WrongIdentity,
 )
-from gateway.teams.feed import BusyShown, Feeds, Notice, TeamsPicture
+from gateway.teams.feed import Feeds, TeamsPicture
 from gateway.teams.notification_crypto import TokenChecker
 from gateway.teams.notifications import PATH, Receiver
+from gateway.teams.picture import paint
 from gateway.teams.presence_desk import Desks
 from gateway.teams.presence_graph import Presences, shown
-from gateway.teams.presence_rules import Options
 from gateway.teams.presence_sync import BusySync
+from gateway.teams.room_parts import Connection
+from gateway.teams.room_parts import Settings as Settings
 from gateway.teams.shown import ShownPresences
 from gateway.teams.store import Store
 from gateway.teams.subscriptions import Kind, Subscription, Subscriptions, Watch
@@ -56,43 +55,6 @@ _AT_ONCE = 8
 _OPEN_AGAIN = 30.0
 _CLAIM_EVERY = 15.0
 _STOP = 8.0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """public_url: under which Graph and browsers reach our HTTP server, without a slash at the end; "" means
-    no notifications and no sign-in: presence is then synchronised from desk to Teams only
-    mapped: login -> object id or user principal name
-    hook: url, secret and time limit in seconds of where web chats are told
-    tenant, client_id: of the application with which people sign in at the desk
-    """
-
-    cloud: Cloud
-    account: Account | None
-    public_url: str
-    mapped: Callable[[], Mapping[str, str]]
-    state_dir: Path
-    database_url: str
-    attendant: Attendant | None = None
-    options: Options = field(default_factory=Options)
-    hook: tuple[str, str, float] | None = field(default=None, repr=False)
-    tenant: str = ""
-    client_id: str = ""
-
-
-@dataclass
-class Connection:
-    """Everything that hangs on the account."""
-
-    entra: Entra
-    client: GraphClient
-    presences: Presences
-    directory: Directory
-    chats: Chats
-    sync: BusySync
-    subscriptions: Subscriptions
-    receiver: Receiver
-    shown: ShownPresences
 
 
 class TeamsRoom:
@@ -435,24 +397,12 @@ class TeamsRoom:
     # -- what the pages are told --
 
     def picture(self, login: str) -> TeamsPicture:
-        connection, user = self.connection, self.users.enabled.get(login)
-        presences = connection.shown.of(login) if connection is not None else {}
-        opened = connection.chats.open_channels(login) if connection is not None and user is not None else []
-        return TeamsPicture(
-            account=self.accounts.account is not None,
-            connected=connection is not None,
-            mapped=login in self.settings.mapped(),
-            enabled=user is not None,
-            sign_in_needed=user is not None and connection is not None and login in connection.entra.refused,
-            oid=user.oid if user is not None else "",
-            name=user.name if user is not None else "",
-            notices=self._notices(login),
-            busy_sync=self._busy(login),
-            presences={
-                oid: {"availability": pair[0], "activity": pair[1]} for oid, pair in presences.items()
-            },
-            channels_open=[{"team": team, "channel": channel} for team, channel in opened],
-        )
+        accounts = self.accounts if self._up else None
+        public = bool(self.settings.public_url)
+        return paint(
+            login, accounts, self.users, self.connection, self._fault,
+            mapped=login in self.settings.mapped(), notified=public,
+        )  # fmt: skip
 
     def _current_chats(self) -> Chats | None:
         return self.connection.chats if self.connection is not None else None
@@ -466,34 +416,6 @@ class TeamsRoom:
             del self._pages[login]
         if self.connection is not None:
             self.connection.shown.looking(login, pages)
-
-    def _notices(self, login: str) -> list[Notice]:
-        found = []
-        view = self.accounts.view() if self._up else None
-        if view is not None and view.warning and view.days_left is not None:
-            kind = "secret_expired" if view.days_left < 0 else "secret_expiring"
-            found.append(Notice(kind, view.warning, view.days_left))
-        if self._fault:
-            found.append(Notice("graph", self._fault))
-        connection = self.connection
-        if connection is not None:
-            if connection.sync.fault:
-                found.append(Notice("graph", connection.sync.fault))
-            silent = [key for key in connection.subscriptions.faults if key.split(" ")[1] == login]
-            if login in self.users.enabled and (silent or not self.settings.public_url):
-                found.append(
-                    Notice("notifications", "messages do not come by themselves: open the chat again")
-                )
-        return found
-
-    def _busy(self, login: str) -> BusyShown:
-        try:
-            memory = self.connection.sync.memory(login) if self.connection is not None else None
-        except KeyError:
-            memory = None
-        if memory is None:
-            return BusyShown()
-        return BusyShown(memory.in_call, str(memory.grip), str(memory.ours))
 
     # -- what Graph tells --
 

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from gateway.teams.client import GraphClient
+from gateway.teams.errors import StoreFault
 from gateway.teams.presence_graph import Presences, Shown
 from gateway.teams.presence_rules import IN_A_CALL, MARKER, WIDER, Options, Ours
 from gateway.teams.presence_sync import BusySync
@@ -403,6 +404,41 @@ async def test_note_12_a_call_in_teams_that_ended_during_a_restart(stage: Stage)
     await stage.start()
     await stage.wait(5)
     assert stage.state == READY
+
+
+async def test_note_12_what_cannot_be_remembered_is_not_written(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise StoreFault("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.store, "put", fails)
+        await stage.desk("take_call")
+        await stage.wait(31)
+        assert stage.writes() == 0
+        assert stage.memory.ours is Ours.NONE
+        assert "store" in stage.sync.fault
+    await stage.wait(31)
+    assert stage.shown == ("Busy", "InACall")
+    assert (await stage.store.all(Shelf.SYNC))["ann"]["ours"] == "set"
+    await stage.desk("end_call")
+    assert stage.ours == AVAILABLE
+
+
+async def test_note_12_a_state_that_could_not_be_remembered_is_remembered_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise StoreFault("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.store, "put", fails)
+        await stage.teams("Busy", "InACall")
+        assert stage.state == EXTERNAL
+    assert await stage.store.all(Shelf.SYNC) == {}
+    await stage.wait(31)
+    assert (await stage.store.all(Shelf.SYNC))["ann"]["grip"] == "held"
 
 
 async def test_note_12_a_contact_that_ends_while_a_restart_reads_is_no_call_in_teams(stage: Stage) -> None:
