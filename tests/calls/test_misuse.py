@@ -99,6 +99,12 @@ async def refused(
         assert (c.calls(), h.events) == (before, events), f"{name} was refused and changed something"
 
 
+async def settled(h: House) -> None:
+    """What has been noticed so far has been dealt with: a command waits for its turn behind it."""
+    for view in control(h).calls():
+        await control(h).set_music(view.id, view.music)
+
+
 async def rings(h: House, number: str) -> None:
     """The party of that number is known to ring."""
 
@@ -108,6 +114,7 @@ async def rings(h: House, number: str) -> None:
         )
 
     await until(ringing, f"ringing of {number}")
+    await settled(h)
 
 
 def every(word: str, **others: str) -> dict[str, str]:
@@ -123,6 +130,7 @@ _NONE = CallControl.__new__(CallControl)
 async def test_of_a_call_or_a_participant_that_is_not_there(house: OpenHouse, rooms: RoomPool) -> None:
     async with house(center_extra=AGENT, rooms=rooms) as h:
         stage, agent, expert = await two(h)
+        await settled(h)
         view = only_call(h)
         mine = agent_leg(h)
         await refused(h, every("404 unknown_call"), "nothing", mine, mine, all_of_them=True)
@@ -175,6 +183,7 @@ async def test_while_nobody_has_answered(house: OpenHouse, rooms: RoomPool) -> N
         expert = await h.teams.expect_invite()
         expert.ring()
         await agent.ringing()
+        await rings(h, EXPERT)
         view = only_call(h)
         caller, callee = (leg.id for leg in view.legs)
         both = {
@@ -206,6 +215,7 @@ async def test_while_nobody_has_answered(house: OpenHouse, rooms: RoomPool) -> N
 async def test_in_a_consultation(house: OpenHouse, rooms: RoomPool) -> None:
     async with house(center_extra=AGENT, rooms=rooms) as h:
         stage, agent, expert = await two(h)
+        await settled(h)
         held = only_call(h)
         mine, other = agent_leg(h), leg_of(held, "teams_expert").id
         aside = await control(h).consult(held.id, mine, THIRD)
@@ -245,6 +255,7 @@ async def test_in_a_consultation(house: OpenHouse, rooms: RoomPool) -> None:
         await third.answer()
         stage.add("third", third)
         await stage.hear({"agent": {"third"}, "third": {"agent"}, "expert": {"music"}})
+        await settled(h)
         del of_the_held["merge"]
         await refused(h, of_the_held, held.id, mine, other)
         await refused(h, {"transfer": "409 failed"}, aside.id, mine, asked)
@@ -258,6 +269,7 @@ async def test_in_a_consultation(house: OpenHouse, rooms: RoomPool) -> None:
 async def test_of_one_who_is_being_called_into_a_conference(house: OpenHouse, rooms: RoomPool) -> None:
     async with house(center_extra=AGENT, rooms=rooms) as h:
         stage, agent, expert = await two(h)
+        await settled(h)
         view = only_call(h)
         await control(h).add(view.id, THIRD)
         third = await h.teams.expect_invite()
@@ -290,6 +302,7 @@ async def test_of_one_who_is_being_called_into_a_conference(house: OpenHouse, ro
 async def test_without_rooms(house: OpenHouse) -> None:
     async with house(center_extra=AGENT) as h:
         stage, agent, expert = await two(h)
+        await settled(h)
         view = only_call(h)
         mine, other = agent_leg(h), leg_of(view, "teams_expert").id
         none = dict.fromkeys(("mute", "add", "add by", "supervise"), "409 no_rooms")
@@ -313,6 +326,7 @@ async def test_while_no_room_can_be_had(
 
     async with house(center_extra=AGENT, rooms=rooms) as h:
         stage, agent, expert = await two(h)
+        await settled(h)
         view, mine = only_call(h), agent_leg(h)
         monkeypatch.setattr(rooms, "acquire", acquire)
         with pytest.raises(ControlError) as raised:
@@ -328,6 +342,7 @@ async def test_while_a_transfer_is_under_way(house: OpenHouse, rooms: RoomPool) 
     """The transferor is away, and so he can do nothing but hang up; the one who waits cannot transfer."""
     async with house(center_extra=AGENT, rooms=rooms) as h:
         _, agent, expert, third = await three(h)
+        await settled(h)
         view, mine = only_call(h), agent_leg(h)
         await control(h).transfer(view.id, mine, FOURTH)
         fourth = await h.teams.expect_invite()
