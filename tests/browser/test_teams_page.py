@@ -46,6 +46,7 @@ async def teams(
 ) -> AsyncIterator[TeamsSite]:
     monkeypatch.setenv("TANDEM_TEST_GRAPH", SECRET)
     monkeypatch.setenv("TANDEM_TEST_TOKEN", TOKEN)
+    monkeypatch.setattr("gateway.teams.shown.EVERY", 0.5)
     async with open_teams_site(tmp_path, pki, browsers, identity) as teams:
         yield teams
 
@@ -121,6 +122,9 @@ async def test_an_expert_is_found_written_to_and_called_and_his_calls_make_the_a
     await press(page, "Back")
     chats = page.get_by_role("list", name="Teams Chats").get_by_role("listitem")
     await expect(chats).to_have_text([re.compile("^Erika Expert.*★"), re.compile("^Max Experte.*1 new")])
+
+    teams.sim.presence.client(ERIKA, "DoNotDisturb", "Presenting")
+    await expect(chats.first).to_contain_text("Do not disturb, presenting")
 
     # The expert is called from the chat; meanwhile Teams shows the agent in a call.
     await expect(state).not_to_contain_text("Not ready", timeout=15_000)
@@ -271,6 +275,13 @@ async def test_what_is_wrong_with_teams_is_said_where_it_is_seen(teams: TeamsSit
     await message.press("Enter")
     await expect(message).to_have_value("")
     await expect(page.get_by_role("log")).to_contain_text("Hello?")
+
+    # What is written while the page is cut off comes with the connection.
+    await teams.site.relay.cut()
+    await expect(page.get_by_text("Connection lost. Trying again…")).to_be_visible()
+    teams.say(teams.chat, "I was away")
+    teams.site.relay.mend()
+    await expect(page.get_by_role("log")).to_contain_text("I was away", timeout=15_000)
 
     # The sign-in is revoked.
     sim.entra.revoked.add(ANN)

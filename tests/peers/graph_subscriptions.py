@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import padding as asymmetric
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from gateway.clock import Clock
+from gateway.clock import Clock, TimerHandle
 from tests.peers.entra import Entra, Grant
 from tests.peers.graph_permissions import check_subscription
 from tests.peers.graph_wire import Json, Refusal, moment_of, stamp
@@ -103,9 +103,13 @@ class Subscriptions:
         self.trust: ssl.SSLContext | None = None
         """Whom we believe a notificationUrl with https; None = whom everybody believes."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[TimerHandle] = set()
         self._http: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -281,7 +285,7 @@ class Subscriptions:
             if delivery.hold is not None:
                 delivery.hold.append(lambda: self._spawn(url, body, 10.0, began))
             elif delivery.delay:
-                self._clock.call_later(delivery.delay, lambda: self._spawn(url, body, 10.0, began))
+                self._spawn_later(delivery.delay, url, body, 10.0, began)
             else:
                 self._spawn(url, body, 10.0, began)
 
@@ -289,6 +293,14 @@ class Subscriptions:
         task = asyncio.get_running_loop().create_task(self._post(url, body, backoff, began))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _spawn_later(self, seconds: float, url: str, body: Json, backoff: float, began: float) -> None:
+        def due() -> None:
+            self._timers.discard(timer)
+            self._spawn(url, body, backoff, began)
+
+        timer = self._clock.call_later(seconds, due)
+        self._timers.add(timer)
 
     async def _post(self, url: str, body: Json, backoff: float, began: float) -> None:
         status = 0
@@ -299,7 +311,7 @@ class Subscriptions:
             pass
         self.delivery.statuses.append(status)
         if not 200 <= status < 300 and self._clock.now() + backoff - began < _RETRY_FOR:
-            self._clock.call_later(backoff, lambda: self._spawn(url, body, backoff * 2, began))
+            self._spawn_later(backoff, url, body, backoff * 2, began)
 
     @property
     def idle(self) -> bool:
