@@ -35,8 +35,10 @@ SOME = 10
 WITHIN_REBUILT = 10.0
 """Where every leg has to be told of new ports, by a peer that may take its time."""
 WITHIN = 2.0
-"""Seconds of the speakers' time for which nothing of them may be heard (issue 5); a machine that others load
-gets so much more as it kept this process from running when it was due.
+"""Seconds of the speakers' time for which nothing of them may be heard (issue 5)."""
+IN_A_ROW = 3
+"""Gateway, rtpengine and Redis work one after the other: on a machine that others load, each of them loses what
+this process can be seen to lose. An idle machine takes nothing, and then WITHIN is all there is.
 """
 
 
@@ -111,7 +113,7 @@ async def slim_talking(
     return pairs
 
 
-async def all_heard(pairs: Sequence[tuple[WireCall, WireCall]], since: float, within: float = 30.0) -> None:
+async def all_heard(pairs: Sequence[tuple[WireCall, WireCall]], since: float, within: float = 60.0) -> None:
     """Both of each pair have heard something that the other said at `since` or later."""
 
     def deaf() -> list[int]:
@@ -131,7 +133,7 @@ async def all_heard(pairs: Sequence[tuple[WireCall, WireCall]], since: float, wi
 async def restored(house: House) -> None:
     """Every leg has been connected again (it has begun, since packets pass)."""
     await until(lambda: house.engine.restarts > 0, "rtpengine")
-    await until(lambda: not house.gateway.calls._restoring, "legs to be connected", 30)
+    await until(lambda: not house.gateway.calls._restoring, "legs to be connected", 120)
 
 
 def intrude(ports_of_legs: Sequence[tuple[str, int]], mark: bytes) -> None:
@@ -176,7 +178,7 @@ async def test_a_hundred_calls_keep_ports_and_keys_and_are_heard_within_two_seco
             f"gaps of {len(gaps)} legs: median {sorted(gaps)[CALLS]:.2f} s, longest {max(gaps):.2f} s,"
             f" of which the machine took {stalled:.2f} s"
         )
-        assert max(gaps) < WITHIN + stalled, sorted(gaps)[-9:]
+        assert max(gaps) < WITHIN + IN_A_ROW * stalled, sorted(gaps)[-9:]
         after = [(a.rtp.remote, e.rtp.remote, e.rtp.remote_key) for a, e in pairs]
         assert after[LONG:] == before[LONG:]
         assert [one[:2] for one in after] == [one[:2] for one in before]
