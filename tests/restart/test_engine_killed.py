@@ -37,8 +37,8 @@ WITHIN_REBUILT = 10.0
 WITHIN = 2.0
 """Seconds of the speakers' time for which nothing of them may be heard (issue 5)."""
 IN_A_ROW = 3
-"""Gateway, rtpengine and Redis work one after the other: on a machine that others load, each of them loses what
-this process can be seen to lose. An idle machine takes nothing, and then WITHIN is all there is.
+"""Gateway, rtpengine and Redis work one after the other: on a machine that others load, each of them loses
+what this process can be seen to lose. An idle machine takes nothing, and then WITHIN is all there is.
 """
 
 
