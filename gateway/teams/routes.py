@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from aiohttp import web
 from pydantic import Field
@@ -77,7 +77,9 @@ class OpenChat(Strict):
 
 
 class Show(Strict):
-    users: list[str] = Field(max_length=MOST, description="object ids; in the place of those before")
+    users: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        max_length=MOST, description="object ids; in the place of those before"
+    )
 
 
 class Favourite(Strict):

@@ -281,3 +281,47 @@ async def test_after_a_short_restart_a_notification_that_is_repeated_pops_nothin
     stage.sim.conversations._told(chat(stage), "created", said)
     await stage.quiet()
     assert [event for _, event in stage.room.feeds.since(LOGIN, 0) if event["kind"] == "message"] == []
+
+
+async def test_a_gap_is_read_only_where_something_was_written_replies_included(stage: RoomStage) -> None:
+    talk = stage.sim.conversations
+    talk.team("team-1", "Support", [ANN, ERIKA])
+    channel = talk.channel("team-1", "19:general@thread.tacv2", "General")
+    talk.post(talk.one_to_one(ANN, MAX), stage.sim.users[MAX], "long ago")
+    root = talk.post(channel, stage.sim.users[ERIKA], "who knows?")
+    stage.clock.advance(600)
+    await stage.enable()
+    chats = stage.room.connected.chats
+    await chats.open_channel(LOGIN, "team-1", channel.id)
+    page = Page(stage)
+    assert page.picture["channels_open"] == [{"team": "team-1", "channel": channel.id}]
+    stage.clock.advance(60)
+    stage.sim.subscriptions.delivery.lose = 2
+    talk.post(channel, stage.sim.users[ERIKA], "nobody?", replyToId=root["id"])
+    say(stage, "look at the channel")
+    await stage.quiet()
+    assert page.read() == []
+    stage.clock.advance(60)
+    for key, one in list(stage.sim.subscriptions.all.items()):
+        if "presence" not in one.resource:
+            stage.sim.subscriptions.lifecycle(key, "missed")
+    await stage.quiet()
+    found = {one["message"]["text"]: one for one in page.read() if one["kind"] == "message"}
+    assert set(found) == {"nobody?", "look at the channel"}
+    assert found["nobody?"]["message"]["thread"] == root["id"]
+    quiet = stage.sim.conversations.one_to_one(ANN, MAX).id
+    assert stage.sim.count("GET", f"/chats/{quiet}/messages") == 0
+
+
+async def test_a_deletion_of_which_graph_tells_nothing_but_the_address(stage: RoomStage) -> None:
+    await stage.enable()
+    said = say(stage, "hello")
+    await stage.quiet()
+    page = Page(stage)
+    found = next(
+        one for one in stage.room.connected.subscriptions._by_id.values() if one.watch.kind == "chats"
+    )
+    resource = f"chats('{chat(stage).id}')/messages('{said['id']}')"
+    await stage.room.connected.chats.changed(found, "deleted", resource, {"id": said["id"]})
+    (event,) = page.read()
+    assert (event["change"], event["message"]["id"], event["message"]["text"]) == ("deleted", said["id"], "")

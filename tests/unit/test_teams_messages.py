@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.teams.messages import Message, message
+from gateway.teams.messages import Message, deleted, message
 
 CARD = "application/vnd.microsoft.card."
 
@@ -79,3 +79,21 @@ def test_deleted_messages_show_nothing_and_events_are_none() -> None:
 @given(st.text())
 def test_no_markup_breaks_it(markup: str) -> None:
     made(markup)
+
+
+@pytest.mark.parametrize(
+    ("resource", "place", "found", "thread"),
+    [
+        ("chats('19:a@unq.gbl.spaces')/messages('7')", ("", "19:a@unq.gbl.spaces"), "7", ""),
+        ("teams('t')/channels('19:c')/messages('8')", ("t", "19:c"), "8", ""),
+        ("teams('t')/channels('19:c')/messages('8')/replies('9')", ("t", "19:c"), "9", "8"),
+    ],
+)
+def test_a_deleted_message_is_known_by_its_address(
+    resource: str, place: tuple[str, str], found: str, thread: str
+) -> None:
+    team, conversation, message = deleted(resource)
+    assert (team, conversation) == place
+    assert message is not None
+    assert (message.id, message.thread, message.deleted, message.text) == (found, thread, True, "")
+    assert deleted("users('x')") == ("", "", None)
