@@ -189,6 +189,8 @@ def _leg_operations(control: CallControl, make: _Maker) -> list[Operation]:
         make(
             "POST", _LEG + "/digits", "sendDigits", "Send DTMF to the party; answered when the last is over",
             digits, _DONE, body=Digits, errors={409},
+            description="This party alone hears them, whoever else is in the call; what a party presses on "
+            "its own keypad reaches everybody who hears the party.",
         ),
         make(
             "POST", _LEG + "/consultation", "consult",
