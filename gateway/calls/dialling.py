@@ -219,7 +219,9 @@ class Dialling:
             call=self._call, at=self._now(), leg=leg.id, peer=attempt.peer, attempt=attempt.number
         )
         try:
-            await asyncio.gather(self.remembered(), self._record(dialled))
+            # in this order: a call that the journal knows must have a record that says who waits for what
+            await self.remembered()
+            await self._record(dialled)
         except BaseException:
             leg.session = None
             session.cancel()

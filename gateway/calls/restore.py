@@ -13,7 +13,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from gateway.calls.call import Call, CallState
 from gateway.calls.consultation import TRANSFERRED
@@ -21,7 +21,15 @@ from gateway.calls.context import CallContext
 from gateway.calls.holding import set_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.registry import CallRegistry
-from gateway.calls.remember import Memory, Remembered, link, readable, rebuild, untangle
+from gateway.calls.remember import (
+    Memory,
+    Remembered,
+    link,
+    readable,
+    rebuild,
+    untangle,
+    waiting_callers,
+)
 from gateway.calls.signals import Command, MediaLost, NewKey
 from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.call_state import CallState as Told
@@ -42,7 +50,7 @@ log = logging.getLogger("tandem.calls")
 REASON: Final = "gateway_restart"
 AT_ONCE: Final = 20
 """Legs that are compared with rtpengine at the same time."""
-NOTIFY_LIMIT: Final = 4.0
+NOTIFY_LIMIT: Final = 8.0
 REFRESH_EVERY: Final = 0.02
 """Seconds between the refreshes of dialogs, so that a thousand of them are no flood."""
 
@@ -68,6 +76,7 @@ class Restorer:
         self._resumed = self._engine_back = False
         self._found: dict[CallId, Remembered] = {}
         self._told: dict[CallId, Told] = {}
+        self._ahead: list[dict[str, Any]] = []
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._refreshed = 0
         self._telling: set[asyncio.Task[None]] = set()
@@ -78,6 +87,7 @@ class Restorer:
         records = await self._store.open()
         self._told = dict(self._states())
         for call_id in records.keys() - self._told.keys():
+            self._ahead += waiting_callers(records[call_id])
             self._store.drop(call_id)
         records = {call_id: records[call_id] for call_id in self._told if call_id in records}
         for call_id in [call_id for call_id, record in records.items() if not readable(record)]:
@@ -100,7 +110,8 @@ class Restorer:
         for session in list(self._context.agent.sessions.values()):
             session.acknowledge_again()
         reason = _cut(answered=False).reason_header
-        for invite in [invite for found in self._found.values() for invite in found.invites]:
+        known = [invite for found in self._found.values() for invite in found.invites]
+        for invite in [*self._ahead, *known]:
             work = orphans.tell(self._transports, transactions, invite, 503, reason)
             if work is not None:
                 telling = asyncio.get_running_loop().create_task(work, name="orphan")
@@ -162,7 +173,7 @@ class Restorer:
         """The first work of a restored call's task."""
         call = found.call
         if call.state is CallState.SETUP:
-            await call.end(_cut(answered=False))
+            await call.end(self._departure(call) or _cut(answered=False))
             return
         await call.records.noted(REASON)
         for leg in found.cut:
@@ -176,7 +187,7 @@ class Restorer:
                 await call.sound.adopt(found.room)
             except MediaError as error:
                 log.warning("room_not_adopted call=%s cause=%s", call.id, error.text)
-        await call.after_departure(_cut(answered=True))
+        await call.after_departure(self._departure(call) or _cut(answered=True))
         if call.state is CallState.ENDED:
             return
         log.info("call_restored call=%s legs=%d", call.id, len(legs))
@@ -186,6 +197,17 @@ class Restorer:
                 call.keep(asyncio.get_running_loop().create_task(asking, name="refresh"))
             else:
                 call.post(MediaLost(leg, None))
+
+    def _departure(self, call: Call) -> Termination | None:
+        """How the last who left did so, when everybody else is there: a call that then cannot go on was
+        about to end by that.
+        """
+        told = self._told[call.id]
+        if not set(told.members) <= call.joined:
+            return None
+        ended = [leg for leg in told.legs.values() if leg.ended is not None]
+        gone = [leg for leg in ended if leg.answered is not None or call.state is CallState.SETUP]
+        return max(gone, key=lambda leg: leg.ended or 0).termination if gone else None
 
     async def _write_missing(self, call: Call) -> None:
         """A call that was being answered may be up by its record, and not yet by the journal."""

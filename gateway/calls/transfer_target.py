@@ -57,6 +57,8 @@ class TransferTarget:
     async def start(self, call: Call) -> None:
         """The transferor steps aside; the one who waits hears ringing, the members of a conference go on."""
         others = [leg for leg in call.parties if leg != self._transferor.id]
+        # first that there is somebody to be told how it ends, then that it has begun
+        await call.remembered()
         await self._note(call, "started")
         call.away.add(self._transferor.id)
         if len(others) == 1:

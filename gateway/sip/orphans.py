@@ -40,7 +40,10 @@ def record(session: Session) -> dict[str, Any] | None:
         if sent is not None and flow is not None:
             return _record("out", sent, flow, session.dialog.local_tag, session.dialog.contact)
         if not client.started and place is not None:
-            found = _record("out", client.draft, place, session.dialog.local_tag, session.dialog.contact)
+            draft = client.draft
+            # it will have another sent-by; without any Via it could not be read
+            draft.headers.setlist("Via", [f"SIP/2.0/UDP invalid;branch={client.branch}"])
+            found = _record("out", draft, place, session.dialog.local_tag, session.dialog.contact)
             return {**found, "branch": client.branch, "via_host": session.profile.via_host}
     return None
 

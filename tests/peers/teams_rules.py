@@ -103,7 +103,7 @@ class Rules:
                 routes = known[1] if known is not None else message.all("Record-Route")
                 self._targets[key] = (address(message.get("Contact")).uri, routes)
             if message.method == "REFER":
-                self._refers[message.call_id] = False
+                self._refers.pop(message.call_id, None)
                 self._refer_uris.add(address(message.get("Refer-To")).uri.partition("?")[0])
         elif message.method == "INVITE" and 100 < message.code < 300 and message.get("Contact"):
             key = (message.call_id, message.to_tag)
@@ -244,8 +244,8 @@ class Rules:
             self._add("reliable provisional response that Teams did not ask for")
         if message.code > 100 and not message.to_tag:
             self._add("no To tag")
-        if message.method == "REFER" and message.code >= 300:
-            self._refers.pop(message.call_id, None)
+        if message.method == "REFER" and 200 <= message.code < 300:
+            self._refers[message.call_id] = False
         if message.method == "OPTIONS" and message.code == 200:
             if not message.get("Contact") or not allows(message, "REFER") or not allows(message, "NOTIFY"):
                 self._add("200 to OPTIONS without Contact or Allow with REFER and NOTIFY")
