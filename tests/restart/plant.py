@@ -23,6 +23,7 @@ from tests.peers.certs import Pki
 from tests.peers.contact_center import ContactCenter
 from tests.peers.rtp import RtpPeer
 from tests.peers.teams import Teams
+from tests.restart.nursery import Forked, Nursery
 from tests.support import ports
 from tests.support.waiting import until
 
@@ -36,14 +37,18 @@ __all__ = ["MUSIC_HZ", "Plant", "gap", "open_plant"]
 class Plant:
     """The process and its peers; its output is in `log`.
 
-    starts: every process that was started, the present one last
+    starts:  every process that was started, the present one last
+    token:   of the one that was up last: its note is there until the next one has taken it away
+    nursery: where `launch` has it from, None for an interpreter of its own
     """
 
     folder: Path
     config: Path
     center: ContactCenter
     teams: Teams
-    starts: list[asyncio.subprocess.Process] = field(default_factory=list)
+    starts: list[asyncio.subprocess.Process | Forked] = field(default_factory=list)
+    nursery: Nursery | None = None
+    token: str = ""
 
     @property
     def state(self) -> Path:
@@ -54,13 +59,21 @@ class Plant:
         return (self.folder / "log").read_text()
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> asyncio.subprocess.Process | Forked:
         return self.starts[-1]
 
     # ---- life ----
 
     async def start(self) -> None:
         """Start it and wait until it is up."""
+        await self.launch()
+        await self.up(self.token)
+
+    async def launch(self) -> None:
+        """Start it."""
+        if self.nursery is not None:
+            self.starts.append(await self.nursery.start(self.config, self.folder / "log"))
+            return
         with (self.folder / "log").open("ab") as stream:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "gateway", "run", "--config", str(self.config)),
@@ -69,7 +82,6 @@ class Plant:
                 cwd=ROOT,
             )
         self.starts.append(process)
-        await self.up("")
 
     async def up(self, token: str) -> RunningNote:
         """Wait for the note of a gateway that is not the one with `token`."""
@@ -81,6 +93,7 @@ class Plant:
         await until(there, UP_WITHIN)
         note = read_note(self.state)
         assert note is not None, self.log[-4000:]
+        self.token = note.token
         return note
 
     async def restart(self) -> None:
@@ -140,24 +153,24 @@ class Plant:
             text = await response.text()
         return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[-1])
 
-    async def quiet(self) -> None:
-        """No call is left, nor anything of one."""
+    async def quiet(self, within: float = 60.0) -> None:
+        """No call is left, nor anything of one. AssertionError that says what is."""
         ng = NgClient()
         await ng.connect(("127.0.0.1", self.engine()["ng_port"]))
+        deadline = asyncio.get_running_loop().time() + within
         try:
-            async with asyncio.timeout(60):
-                while await self._left(ng):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            while left := await self._left(ng):
+                assert asyncio.get_running_loop().time() < deadline, f"left over: {left}"
+                await asyncio.sleep(0.05)
         finally:
             ng.close()
             await asyncio.sleep(0)
 
-    async def _left(self, ng: NgClient) -> bool:
-        return bool(
-            await self.metric("tandem_calls")
-            or list((self.state / "calls").iterdir())
-            or (await ng.command("list"))["calls"]
-        )
+    async def _left(self, ng: NgClient) -> list[str]:
+        calls = await self.metric("tandem_calls")
+        files = [file.name for file in (self.state / "calls").iterdir()]
+        legs = [f"rtpengine {leg}" for leg in (await ng.command("list"))["calls"]]
+        return [*([f"{calls:.0f} calls"] if calls else []), *files, *legs]
 
 
 def gap(rtp: RtpPeer, since: float) -> float:

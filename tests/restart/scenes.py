@@ -84,7 +84,8 @@ class Scene:
         self.others: list[WireCall] = []
         self.must: set[str] = set()
         self.wanted: Matrix | None = None
-        self.established = self.aside = self.over = False
+        self.established = self.aside = self.killed = False
+        self._seen: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"{self.plot}({self.caller}) must={sorted(self.must)} wanted={self.wanted}"
@@ -121,10 +122,18 @@ class Scene:
         await self.plots[self.plot](self)
 
     def now(self, wanted: Matrix | None) -> None:
-        """From now on this is heard, and everybody in it has to survive; None: it is changing."""
-        self.wanted = wanted
+        """From now on this is heard, and everybody in it has to survive; None: it is changing.
+
+        Who joins only after the gateway was killed may find that his call is given up.
+        """
+        self.wanted = None if self.killed else wanted
         if wanted is not None:
-            self.must = set(wanted)
+            self.must = self.must & set(wanted) if self.killed else set(wanted)
+
+    def gateway_killed(self) -> None:
+        """What is expected of the next one is settled now."""
+        self.killed = True
+        self._seen = {name: len(party.inbox) for name, party in self.parties.items()}
 
     async def pause(self, times: float = 1) -> None:
         await asyncio.sleep(self._dice.uniform(0, self._pace * times))
@@ -153,12 +162,15 @@ class Scene:
     async def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         return await ask(self._plant.state, method, CALLS + path, body)
 
-    async def call_id(self) -> str:
-        """Of the first call; its consultation shows the agent's number as well, and is younger."""
+    async def calls(self) -> list[Any]:
+        """What the gateway has of this scene."""
         calls = (await self.api("GET", ""))["calls"]
-        mine = [call for call in calls if any(leg["number"] == self.dialled(0) for leg in call["legs"])]
-        assert mine, f"no call to {self.dialled(0)} among {calls}"
-        return str(mine[0]["id"])
+        own = (self.caller[:-1], self.dialled(0)[:-1])
+        return [call for call in calls if any(leg["number"].startswith(own) for leg in call["legs"])]
+
+    async def call_id(self) -> str:
+        """Of the first call; its consultation is younger."""
+        return str((await self.calls())[0]["id"])
 
     async def leg_path(self, number: str) -> str:
         call = await self.call_id()
@@ -166,9 +178,16 @@ class Scene:
         return f"/{call}/legs/" + str(next(leg["id"] for leg in legs if leg["number"] == number))
 
     async def leave(self, name: str) -> None:
-        """BYE; as a telephone does, it has forgotten the dialog once the BYE is out, answered or not."""
-        party = self.parties[name]
         self.must.discard(name)
+        await self.hang_up(name)
+
+    async def hang_up(self, name: str) -> int:
+        """BYE; as a telephone does, it has forgotten the dialog once the BYE is out, answered or not.
+
+        The code of the answer.
+        """
+        party = self.parties[name]
+        await party.ready()
         saying = asyncio.create_task(party.bye())
         await asyncio.sleep(0)
         dialog = party.dialog
@@ -176,7 +195,7 @@ class Scene:
         party.ended = True
         party.rtp.pause()
         try:
-            await saying
+            return (await saying).code
         finally:
             saying.cancel()
 
@@ -294,7 +313,7 @@ class Scene:
         self.now(None)
         self.must = {"agent"}
         leg = await self.leg_path(self.dialled(0))
-        await self.api("POST", f"{leg}/transfer", {"number": self.dialled(1)})
+        await self.api("POST", f"{leg}/transfer", {"number": self.dialled(1), "trunk": "teams"})
         await self.joins("third")
         self.now(everybody("agent", "third"))
 
@@ -329,19 +348,31 @@ class Scene:
             assert self.alive(name), f"{self}: {name} was lost"
         self.others += self._board.rest(self.key)
         await self._give_up()
+        await asyncio.gather(*(self._refreshed(name) for name in self.parties if self.alive(name)))
         if self.wanted is not None:
             await self.heard(self.wanted)
         gone: list[str] = []
         for name in self._dice.sample(sorted(self.parties), len(self.parties)):
-            party = self.parties[name]
             if self.alive(name):
-                code = (await party.bye()).code
+                code = await self.hang_up(name)
                 # 481: the gateway's own BYE, because another one had left, crosses this one
                 assert code == 200 or gone or name not in self.must, f"{self}: BYE of {name} got {code}"
                 gone.append(name)
         for name in [name for name in self.parties if self.alive(name)]:
             await self.parties[name].expect_end(15)
-        self.over = True
+        async with asyncio.timeout(20):
+            while await self.calls():
+                await asyncio.sleep(0.05)
+
+    async def _refreshed(self, name: str) -> None:
+        """The new gateway has asked him whether he is still there, so that his BYE cannot cross that."""
+        party, seen = self.parties[name], self._seen.get(name, 0)
+
+        def asked() -> bool:
+            return party.ended or any(tx.request.method == "INVITE" for tx in party.inbox[seen:])
+
+        with contextlib.suppress(AssertionError):
+            await party.until(asked, "refresh", 10)
 
     async def _give_up(self) -> None:
         """INVITEs that were under way come to an end, whoever has to bring it about."""
