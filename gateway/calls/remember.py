@@ -148,7 +148,9 @@ def waiting_callers(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not readable(record):
         return []
     invites = [leg.get("invite") for leg in record["legs"]]
-    return [one for one in invites if isinstance(one, dict) and one.get("way") == "in" and "answer" not in one]
+    return [
+        one for one in invites if isinstance(one, dict) and one.get("way") == "in" and "answer" not in one
+    ]
 
 
 def untangle(records: Mapping[CallId, dict[str, Any]], told: Mapping[CallId, Told]) -> None:

@@ -1,7 +1,6 @@
 """Gateways that are up at once: a process that has imported everything forks one for each that is asked for.
 
-Half of a gateway's start is Python reading its modules. Fifty starts beside one another test do not need that;
-what is forked is killed with SIGKILL and nothing else, so that it matters to nobody how it ends.
+Half of a gateway's start is Python reading its modules. Fifty starts do not need that fifty times; what is forked is killed with SIGKILL and nothing else, so that it matters to nobody how it ends.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def _become(config: str, log: str) -> None:
 
 def main() -> None:
     import gateway.__main__
-    import gateway.assembly
+    import gateway.assembly  # noqa: F401
 
     # nobody asks how they ended, so nobody waits for them
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -361,7 +361,7 @@ class Scene:
         for name in [name for name in self.parties if self.alive(name)]:
             await self.parties[name].expect_end(15)
         async with asyncio.timeout(20):
-            while await self.calls():
+            while await self.calls():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def _refreshed(self, name: str) -> None:

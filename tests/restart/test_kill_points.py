@@ -113,7 +113,7 @@ async def busy(plant: Plant, board: Switchboard, dice: random.Random) -> list[Sc
 def stored(plant: Plant) -> list[str]:
     """Ids of the rows in the database."""
     with sqlite3.connect(plant.state / "tandem.db") as database:
-        return sorted(id for (id,) in database.execute("SELECT id FROM call_detail"))
+        return sorted(row for (row,) in database.execute("SELECT id FROM call_detail"))
 
 
 def check(scene: Scene, rows: list[dict[str, Any]]) -> None:
