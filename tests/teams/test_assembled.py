@@ -101,10 +101,42 @@ async def test_an_agents_day_over_restarts_and_where_her_secrets_are_not(plant: 
         sim.conversations.post(chat, sim.users[ERIKA], f"{BODY} three")
         await desk.sees(lambda d: f"{BODY} three" in d.messages(), "a message after the restart")
         assert desk.messages().count(f"{BODY} one") == 1
+        await web_chats(plant, desk)
         await trouble(plant, desk)
         plant.answers.append((await plant.program("GET", "/metrics"))[1])
     await plant.end()
     nothing_of_it(plant)
+
+
+async def web_chats(plant: TeamsPlant, desk: Desk) -> None:
+    """The chat server brings them; an agent has her own."""
+    keys = []
+    for login in ("anna", "bert"):
+        body = {"agent": login, "customer_name": "Carla"}
+        status, found = await plant.program("POST", "/api/v1/web-chats", body)
+        assert status == 201
+        keys.append(found["id"])
+    mine, other = (f"/api/v1/web-chats/{key}" for key in keys)
+    await desk.sees(lambda d: d.events[-1]["kind"] == "web_chat", "her web chat")
+    status, listed = await desk.ask("GET", "/api/v1/web-chats?agent=anna")
+    assert [one["id"] for one in listed["web_chats"]] == keys[:1]
+    assert (await desk.ask("GET", "/api/v1/web-chats"))[0] == 403
+    assert (await desk.ask("GET", "/api/v1/web-chats?agent=bert"))[0] == 403
+    assert (await desk.ask("POST", "/api/v1/web-chats", {"agent": "anna", "customer_name": "x"}))[0] == 403
+    assert (await desk.ask("PUT", f"{mine}/expert", {"user": ERIKA}))[1]["expert"] == ERIKA
+    said = {"from": "agent", "text": f"{BODY} four"}
+    assert (await desk.ask("POST", f"{mine}/messages", said))[1]["name"] == "Ann Agent"
+    assert (await desk.ask("POST", f"{mine}/messages", {**said, "from": "customer"}))[0] == 403
+    for method, path, body in (
+        ("GET", other, None), ("DELETE", other, None), ("GET", f"{other}/messages", None),
+        ("POST", f"{other}/messages", said), ("PUT", f"{other}/expert", {"user": ERIKA}),
+        ("DELETE", f"{other}/expert", None),
+    ):  # fmt: skip
+        assert (await desk.ask(method, path, body))[0] == 404, (method, path)
+    assert (await desk.ask("DELETE", mine))[0] == 204
+    thread = plant.sim.conversations.one_to_one(ANN, ERIKA)
+    newest = lambda: list(thread.messages.values())[-1]["body"]["content"]  # noqa: E731
+    await until(lambda: newest() == "Carla no longer reads what is written here.", 20)
 
 
 async def trouble(plant: TeamsPlant, desk: Desk) -> None:
