@@ -70,6 +70,12 @@ function banner(call, desk, consulting) {
   return h("p", { class: "banner hold" }, t("held_by", { who: held.map((leg) => titleOf(leg, desk.login)).join(", ") }));
 }
 
+/** The agent has left these alone: with others there is talk, alone there is music. */
+function waits(call, leg, mine) {
+  const present = call.legs.filter((one) => one.state === "up" && !one.away && !one.supervision);
+  return mine !== undefined && (mine.holding || mine.away) && leg !== mine && present.filter((one) => one !== mine).length === 1 && present.includes(leg);
+}
+
 function person(call, leg, mine, desk, commandable) {
   const self = leg.login !== "" && leg.login === desk.login;
   const who = nameOf(leg, desk.login);
@@ -83,7 +89,7 @@ function person(call, leg, mine, desk, commandable) {
     "li",
     { class: "person", "data-key": leg.id },
     h("div", { class: "who" }, h("strong", {}, who), h("span", { class: "kind" }, [self ? null : t(leg.party), leg.host ? t("host") : null].filter(Boolean).join(", "))),
-    h("span", { class: `status ${leg.state === "up" ? "up" : "waiting"}` }, statusOf(leg)),
+    h("span", { class: `status ${leg.state === "up" ? "up" : "waiting"}` }, waits(call, leg, mine) ? t("waits") : statusOf(leg)),
     badges,
     commandable && !self && several && !leg.supervision
       ? h(

@@ -4,7 +4,7 @@ import { commands } from "./api.js";
 import { answerCommands, answerHint, callCard, since } from "./call_card.js";
 import { h } from "./dom.js";
 import { isIncoming, legOf, stateText, whoIs } from "./model.js";
-import { phoneView } from "./phone_view.js";
+import { phoneView, soundTrouble } from "./phone_view.js";
 import { teamsView } from "./teams_view.js";
 import { webChatCards } from "./teams_web_chats_view.js";
 import { moment, span, t } from "./texts.js";
@@ -22,10 +22,11 @@ export function deskView(desk) {
       "section",
       { class: "interactions", "aria-labelledby": "interactions" },
       dialForm(desk),
-      desk.phone && phoneView(desk.phone),
+      desk.phone && soundTrouble(desk.phone),
       h("h2", { id: "interactions" }, t("interactions")),
       shown.length === 0 && h("p", { class: "empty" }, t("no_interactions")),
       shown.map((call) => callCard(call, desk, byId.get(call.consultation))),
+      desk.phone && phoneView(desk.phone),
       webChatCards(desk),
     ),
     h("div", { class: "beside", "data-key": "beside" }, teamsView(desk), history(desk)),

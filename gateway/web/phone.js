@@ -114,7 +114,7 @@ export class Phone {
   async told(message) {
     const { type, leg } = message;
     if (type === "welcome") this.welcomed(message.calls);
-    else if (type === "ring") this.legs.set(leg, { ...this.legs.get(leg), state: "ringing", auto: message.auto_answer });
+    else if (type === "ring") Object.assign(this.leg(leg), { state: "ringing", auto: message.auto_answer });
     else if (type === "offer") await this.offered(leg, message.sdp);
     else if (type === "answer") await this.answer(leg);
     else if (type === "answered" && this.legs.has(leg)) this.legs.get(leg).state = "up";
@@ -128,11 +128,16 @@ export class Phone {
     const there = new Set(calls.map((call) => call.leg));
     for (const leg of [...this.legs.keys()]) if (!there.has(leg)) this.gone(leg);
     for (const { leg, state } of calls) {
-      const known = this.legs.get(leg);
-      this.legs.set(leg, { ...known, state });
+      const call = Object.assign(this.leg(leg), { state });
       // After a reload there is no connection, after a break the old one may be dead: both want a new one.
-      if (state === "up" && known?.peer?.connectionState !== "connected") this.again(leg);
+      if (state === "up" && call.peer?.connectionState !== "connected") this.again(leg);
     }
+  }
+
+  /** What is known of a leg; the same object as long as it is there. */
+  leg(leg) {
+    if (!this.legs.has(leg)) this.legs.set(leg, { state: "ringing" });
+    return this.legs.get(leg);
   }
 
   again(leg) {
@@ -140,9 +145,9 @@ export class Phone {
   }
 
   async offered(leg, sdp) {
-    const call = this.legs.get(leg) ?? { state: "ringing" };
-    this.legs.set(leg, call);
+    const call = this.leg(leg);
     // The same once more: what was answered may not have arrived, and a second answer would not fit the first.
+    if (call.taken === sdp && call.answering) return;
     if (call.taken === sdp && alive(call.peer)) return this.accept(leg, call);
     call.offer = sdp;
     if (call.state === "up" || call.auto) await this.answer(leg);
@@ -158,30 +163,34 @@ export class Phone {
     return this.legs.has(leg);
   }
 
+  /** Take the last offer with a new connection; a further offer that comes meanwhile takes the place of this one. */
   async answer(leg) {
     const call = this.legs.get(leg);
     if (!call?.offer) return;
     const offer = call.offer;
-    call.offer = "";
+    const attempt = Symbol("attempt");
+    Object.assign(call, { offer: "", taken: offer, answering: attempt });
+    const stale = () => this.legs.get(leg) !== call || call.answering !== attempt;
     try {
-      call.taken = offer;
       const microphone = await microphoneOf(this.input);
+      if (stale()) return microphone.getTracks().forEach((track) => track.stop());
       this.hush(call);
-      call.microphone = microphone;
-      call.peer = new RTCPeerConnection({ iceServers: [] });
-      call.peer.ontrack = (event) => this.hear(call, event.streams[0] ?? new MediaStream([event.track]));
-      this.watch(leg, call, call.peer);
-      await call.peer.setRemoteDescription({ type: "offer", sdp: offer });
-      for (const track of microphone.getAudioTracks()) call.peer.addTrack(track, microphone);
-      call.ear = this.analyser(microphone);
-      await call.peer.setLocalDescription(await call.peer.createAnswer());
-      await gathered(call.peer);
-      call.complete = true;
+      const peer = new RTCPeerConnection({ iceServers: [] });
+      Object.assign(call, { peer, microphone, ear: this.analyser(microphone) });
+      peer.offer = offer;
+      peer.ontrack = (event) => call.peer === peer && this.hear(call, event.streams[0] ?? new MediaStream([event.track]));
+      this.watch(leg, call, peer);
+      await peer.setRemoteDescription({ type: "offer", sdp: offer });
+      for (const track of microphone.getAudioTracks()) peer.addTrack(track, microphone);
+      await peer.setLocalDescription(await peer.createAnswer());
+      await gathered(peer);
+      if (stale()) return;
+      Object.assign(call, { complete: true, answering: null });
       this.accept(leg, call);
     } catch (error) {
-      // It has ended meanwhile: there is nothing to answer any more.
-      if (this.legs.get(leg) !== call) return this.hush(call);
-      call.offer = offer;
+      // What has ended or was replaced meanwhile may fail: there is nothing to answer any more.
+      if (stale()) return;
+      Object.assign(call, { offer, taken: "", answering: null });
       this.failed(error);
     }
     void this.devices();
@@ -335,7 +344,7 @@ export class Phone {
     try {
       for (const direction of ["recvonly", "sendrecv"]) {
         call.version = (call.version ?? 1) + 1;
-        const sdp = call.taken.replace(/^(o=\S+ \S+) \d+/m, `$1 ${call.version}`).replace(/^a=sendrecv\r$/m, `a=${direction}\r`);
+        const sdp = peer.offer.replace(/^(o=\S+ \S+) \d+/m, `$1 ${call.version}`).replace(/^a=sendrecv\r$/m, `a=${direction}\r`);
         await peer.setRemoteDescription({ type: "offer", sdp });
         await peer.setLocalDescription(await peer.createAnswer());
       }

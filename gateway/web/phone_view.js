@@ -1,7 +1,12 @@
-// What is seen of the browser's telephone: on or off, microphone, level meters, trouble of the network.
+// What is seen of the browser's telephone: on or off, its devices, level meters, trouble of the network.
 
 import { h } from "./dom.js";
 import { t } from "./texts.js";
+
+/** Said where the calls are, not among the settings. */
+export function soundTrouble({ trouble }) {
+  return trouble && h("p", { class: "banner hold", role: "alert", "data-key": "trouble" }, trouble.cut ? t("sound_lost") : t("network_trouble", trouble));
+}
 
 export function phoneView(phone) {
   return h(
@@ -21,7 +26,6 @@ export function phoneView(phone) {
       phone.outputs.length > 0 && device("speaker", phone.outputs, phone.output, (chosen) => void phone.listen(chosen)),
       meter("level-out", "you_speak"),
       meter("level-in", "you_hear"),
-      phone.trouble && h("p", { class: "banner hold", role: "alert", "data-key": "trouble" }, phone.trouble.cut ? t("sound_lost") : t("network_trouble", phone.trouble)),
     ],
   );
 }

@@ -14,26 +14,9 @@ SPEAKER = f'await ({LABEL_OF})(document.querySelector("audio").sinkId) === "Fake
 PAIR = {"agent": {"customer"}, "customer": {"agent"}}
 
 
-async def test_a_call_is_declined_in_the_browser(site: Site) -> None:
-    page = await site.page("anna")
-    await browser_phone(page)
-    customer = await site.carrier.call(ANNA)
-    await press(page, "Decline")
-    assert (await customer.outcome()).code == 486
-    await expect(page.get_by_text(NO_CALL)).to_be_visible()
-
-
-async def test_a_second_page_of_the_same_agent_rings_and_the_first_takes_it_back(site: Site) -> None:
-    first, second = await site.page("anna"), await site.page("anna")
-    await browser_phone(first)
-    await browser_phone(second)
-    await expect(first.get_by_text("Another page of yours rings now.")).to_be_visible()
-    await press(first, "Ring here")
-    await expect(first.get_by_text("ready to ring")).to_be_visible()
-    await expect(second.get_by_text("Another page of yours rings now.")).to_be_visible()
-
-
-async def test_microphone_and_loudspeaker_are_changed_in_mid_call_and_kept(site: Site) -> None:
+async def test_a_reload_in_mid_call_picks_the_call_up_again_with_the_chosen_devices(
+    site: Site,
+) -> None:
     page = await site.page("anna")
     ears, customer = await in_call(site, page)
     for name, label in (("Microphone", "Fake Audio Input 2"), ("Loudspeaker", "Fake Audio Output 2")):
@@ -80,9 +63,15 @@ async def test_a_call_that_the_agent_places_is_taken_by_the_page_without_asking(
     await expert.expect_end()
 
 
-async def test_without_a_microphone_the_page_says_so_and_the_call_goes_on_ringing(site: Site) -> None:
+async def test_a_call_that_the_page_does_not_take(site: Site) -> None:
+    """It is declined; there is no microphone; another page of the same agent has the telephone."""
     page = await site.page("anna")
     await browser_phone(page)
+    customer = await site.carrier.call(ANNA)
+    await press(page, "Decline")
+    assert (await customer.outcome()).code == 486
+    await expect(page.get_by_text(NO_CALL)).to_be_visible()
+
     await page.evaluate(
         "() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('denied'); }; }"
     )
@@ -92,3 +81,10 @@ async def test_without_a_microphone_the_page_says_so_and_the_call_goes_on_ringin
     await expect(page.get_by_role("button", name="Answer")).to_be_visible()
     await customer.cancel()
     await expect(page.get_by_role("button", name="Answer")).to_have_count(0)
+
+    second = await site.page("anna")
+    await browser_phone(second)
+    await expect(page.get_by_text("Another page of yours rings now.")).to_be_visible()
+    await press(page, "Ring here")
+    await expect(page.get_by_text("ready to ring")).to_be_visible()
+    await expect(second.get_by_text("Another page of yours rings now.")).to_be_visible()

@@ -75,22 +75,6 @@ async def test_a_sip_telephone_is_answered_from_the_page_if_it_lets_itself(site:
     await customer.expect_end()
 
 
-async def test_who_is_called_into_a_conference_declines_for_himself_only(site: Site) -> None:
-    anna, bert = await site.page("anna"), await site.page("bert", hz=BERT_HZ)
-    ears, customer = await in_call(site, anna)
-    await anna.get_by_label(NUMBER).fill(BERT)
-    await press(anna, "Add")
-    telephone = await site.phones.expect_call()
-    telephone.ring()
-    await press(bert, "Decline")
-    await telephone.expect_end()
-    await expect(bert.get_by_text(NO_CALL)).to_be_visible()
-    await heading(anna, f"Call with {CUSTOMER}")
-    await ears.hear(PAIR)
-    await press(anna, "Hang up")
-    await customer.expect_end()
-
-
 async def test_parties_are_added_held_sent_digits_removed_and_ended(site: Site) -> None:
     page = await site.page("anna")
     ears, customer = await in_call(site, page)
@@ -109,12 +93,12 @@ async def test_parties_are_added_held_sent_digits_removed_and_ended(site: Site) 
     await ears.hear(ALL)
 
     await press(page, "Keypad")
-    await page.get_by_label("For").select_option(label=f"Teams expert {EXPERT}")
+    await page.get_by_label("Digits for").select_option(label=f"Teams expert {EXPERT}")
     await press(page, "Digit 5")
     await page.get_by_label("Digits", exact=True).press_sequentially("1x2#")
     await expert.rtp.hears_digits("512#")
     await expect(page.get_by_label("Digits", exact=True)).to_have_value("512#")
-    await page.get_by_label("For").select_option(label=f"External {CUSTOMER}")
+    await page.get_by_label("Digits for").select_option(label=f"External {CUSTOMER}")
     await press(page, "Digit 9")
     await customer.rtp.hears_digits("9")
 

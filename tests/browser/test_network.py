@@ -1,4 +1,4 @@
-"""The browser's telephone when something breaks: a reload, a dead network, lost packets, a second agent."""
+"""The browser's telephone when the network breaks, and with a second agent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from playwright.async_api import Page, expect
 
-from tests.browser.actions import NO_CALL, browser_phone, heading, in_call, press, taken
+from tests.browser.actions import NO_CALL, NUMBER, browser_phone, heading, in_call, press, taken
 from tests.browser.ears import everybody
 from tests.browser.site import ANNA, BERT, BERT_HZ, CUSTOMER, Site
 from tests.support.waiting import until
@@ -17,19 +17,8 @@ SOON = 20_000
 OTHER, OTHER_HZ = "+493055502", 1330.0
 
 
-async def test_a_reload_in_mid_call_picks_the_call_up_again(site: Site) -> None:
-    page = await site.page("anna")
-    ears, customer = await in_call(site, page)
-    await page.reload()
-    await heading(page, f"Call with {CUSTOMER}")
-    await ears.hear(PAIR)
-    await press(page, "Hang up")
-    await customer.expect_end()
-    await site.phones.expect_no_call(0.05)
-
-
-async def test_a_network_that_is_dead_for_ten_seconds_costs_no_call(site: Site) -> None:
-    """Nothing is closed and nothing arrives, neither the page's connections nor its sound."""
+async def test_a_network_that_is_dead_for_ten_seconds_and_then_bad_costs_no_call(site: Site) -> None:
+    """Nothing is closed and nothing arrives, neither by the page's connections nor of its sound."""
     page = await site.page("anna", relayed=True)
     ears, customer = await in_call(site, page)
     site.relay.silent = site.media.silent = True
@@ -50,13 +39,7 @@ async def test_a_network_that_is_dead_for_ten_seconds_costs_no_call(site: Site) 
     await press(page, "Decline")
     assert (await other.outcome()).code == 486
     await ears.hear(PAIR)
-    await press(page, "Hang up")
-    await customer.expect_end()
 
-
-async def test_lost_packets_are_told_and_so_is_their_end(site: Site) -> None:
-    page = await site.page("anna", relayed=True)
-    _, customer = await in_call(site, page)
     trouble = page.get_by_text("Your network has trouble")
     site.media.loss = 0.4
     await expect(trouble).to_contain_text("% of the sound is lost", timeout=SOON)
@@ -71,6 +54,16 @@ async def test_lost_packets_are_told_and_so_is_their_end(site: Site) -> None:
 async def test_two_agents_talk_at_once_and_to_each_other(site: Site) -> None:
     anna, bert = await site.page("anna"), await site.page("bert", hz=BERT_HZ)
     ears, customer = await in_call(site, anna)
+    await anna.get_by_label(NUMBER).fill(BERT)
+    await press(anna, "Add")
+    telephone = await site.phones.expect_call()
+    telephone.ring()
+    await press(bert, "Decline")
+    await telephone.expect_end()
+    await expect(bert.get_by_text(NO_CALL)).to_be_visible()
+    await heading(anna, f"Call with {CUSTOMER}")
+    await ears.hear(PAIR)
+
     await browser_phone(bert)
     other = await taken(site, bert, BERT, OTHER)
     ears.page("bert", bert, BERT_HZ)
@@ -97,7 +90,7 @@ async def test_two_agents_talk_at_once_and_to_each_other(site: Site) -> None:
 
 async def call(page: Page, colleague: Page, number: str) -> None:
     """The agent consults his colleague, who answers in his browser too."""
-    await page.get_by_label("Number to consult").fill(number)
+    await page.get_by_label(NUMBER).fill(number)
     await press(page, "Consult")
     await press(colleague, "Answer")
     await expect(page.get_by_role("button", name="Merge")).to_be_visible()
