@@ -85,9 +85,6 @@ class News:
         dialling, purpose = call.dialling[leg.id]
         dialling.answered()
         leg.advance(LegEdge.ANSWER)
-        await call.remembered()
-        # not sooner: a peer without its ACK repeats its 2xx, to the next gateway if it must
-        session.confirm()
         try:
             if event.sdp is None:
                 raise SdpError(488, "the answer carries no session description")
@@ -95,6 +92,9 @@ class News:
         except SipError as error:
             await call.dial_over(leg, failure(error))
             return
+        await call.remembered()
+        # not sooner: a peer without its ACK repeats its 2xx, to the next gateway if it must
+        session.confirm()
         del call.dialling[leg.id]
         for timer in leg.timers:
             timer.cancel()

@@ -1,6 +1,7 @@
 """Gateways that are up at once: a process that has imported everything forks one for each that is asked for.
 
-Half of a gateway's start is Python reading its modules. Fifty starts do not need that fifty times; what is forked is killed with SIGKILL and nothing else, so that it matters to nobody how it ends.
+Half of a gateway's start is Python reading its modules. Fifty starts do not need that fifty times; what
+is forked is killed with SIGKILL and nothing else, so that it matters to nobody how it ends.
 """
 
 from __future__ import annotations
