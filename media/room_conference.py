@@ -245,14 +245,20 @@ class Room:
             home = {str(seat.leg): seat.room for seat in self._seats.values()}
             if mine.room == theirs.room or not plan(self._edges.speech, home).missing:
                 continue
-            there = [seat for seat in self._seats.values() if seat.room == theirs.room]
-            if len(there) >= self._pool.seats(theirs.room):
-                bound = {*self._near, *self._near.values()}
-                free = [seat for seat in there if seat.leg not in bound]
-                if not free:
-                    continue
-                self._move(free[-1], mine.room)
-            self._move(mine, theirs.room)
+            if not self._join(mine, theirs.room):
+                self._join(theirs, mine.room)
+
+    def _join(self, seat: _Seat, room: int) -> bool:
+        """Seat it in that room, in exchange for one who is bound to nobody where the room is full."""
+        there = [other for other in self._seats.values() if other.room == room]
+        if len(there) >= self._pool.seats(room):
+            bound = {*self._near, *self._near.values()}
+            free = [other for other in there if other.leg not in bound]
+            if not free:
+                return False
+            self._move(free[-1], seat.room)
+        self._move(seat, room)
+        return True
 
     def _move(self, seat: _Seat, room: int) -> None:
         if seat.process is not None:

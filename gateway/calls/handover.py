@@ -104,6 +104,7 @@ async def hand_over(
             await target.take_back(instead_of)
         if then is not None:
             await then(signal.error)
+        await target.dismiss()
 
     signal = _pass_on(source, target, legs, accept)
     await source.records.left(*legs)

@@ -6,10 +6,24 @@ import asyncio
 
 import pytest
 
+from gateway.calls.audibility import SupervisorMode
 from media.pool import RoomPool
 from tests.calls.conftest import OpenHouse
 from tests.calls.house import House, until
-from tests.calls.matrix import AGENT, ANN, THIRD, TONES, Stage, control, everybody, only_call, three, two
+from tests.calls.matrix import (
+    AGENT,
+    ANN,
+    THIRD,
+    TONES,
+    Stage,
+    agent_leg,
+    control,
+    everybody,
+    only_call,
+    three,
+    two,
+)
+from tests.calls.test_supervise import AGENTS, SUPERVISOR
 from tests.peers.contact_center import ContactCenter
 from tests.peers.contact_center_call import CenterCall
 from tests.peers.sipwire_ua import Dialog
@@ -93,9 +107,12 @@ async def test_attended(house: OpenHouse, on: str) -> None:
 
 
 async def test_attended_into_a_conference(house: OpenHouse, rooms: RoomPool) -> None:
-    """The third of a second call takes the agent's place among two others."""
-    async with house(center_extra=AGENT, rooms=rooms) as h:
+    """The third of a second call takes the agent's place among two others; who listened to the agent goes."""
+    async with house(center_extra=AGENT, extra=AGENTS, rooms=rooms) as h:
         stage, agent, expert, third = await three(h)
+        await control(h).supervise(only_call(h).id, agent_leg(h), SUPERVISOR, SupervisorMode.LISTEN)
+        boss = await h.center.expect_call(tone=0.0)
+        await boss.answer()
         await agent.hold("inactive")
         second = await h.center.call("+15551230009")
         ninth = await h.teams.expect_invite()
@@ -105,6 +122,7 @@ async def test_attended_into_a_conference(house: OpenHouse, rooms: RoomPool) -> 
         await agent.refer("", replaces=second)
         assert await agent.transferred() == "SIP/2.0 200 OK"
         await second.expect_end()
+        await boss.expect_end()
         await stage.hear(everybody("expert", "third", "fourth"))
         await agent.bye()
         await control(h).hang_up(only_call(h).id)

@@ -79,7 +79,7 @@ async def test_consult_merge_leave(house: OpenHouse, rooms: RoomPool) -> None:
         assert primary.hold_count == 1
         [held] = primary.detail["holds"]
         ended = consultation.detail["end_ms"]
-        assert abs(held["end_ms"] - ended) < 100, "the hold ends at the moment of the merge"
+        assert abs(held["end_ms"] - ended) < 1000, "the hold ends at the moment of the merge"
         assert (consultation.reason, consultation.type) == ("merged", "Outbound")
         assert consultation.connected_to_phone == THIRD
         assert consultation.hold_count == 0

@@ -243,6 +243,16 @@ async def test_a_whisper_brings_two_rooms_together(small: Hall) -> None:
     await small.expect(small.edges())
 
 
+async def test_a_whisper_to_one_who_has_a_room_to_himself(small: Hall) -> None:
+    """The hub of so small rooms has one seat: it is he who changes places."""
+    await small.open(5)
+    agent, coach = small.parties[0], small.parties[3]
+    await small.whisper(coach, agent, near=True)
+    await small.expect(small.edges())
+    [(ports, _)] = small.moves
+    assert (agent.leg in ports, coach.leg in ports) == (True, False)
+
+
 async def test_an_emptied_room_of_a_cascade_ends_at_once(small: Hall) -> None:
     await small.open(2)
     assert len(small.room.processes) == 2
