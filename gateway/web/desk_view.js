@@ -26,8 +26,8 @@ export function deskView(desk) {
       h("h2", { id: "interactions" }, t("interactions")),
       shown.length === 0 && h("p", { class: "empty" }, t("no_interactions")),
       shown.map((call) => callCard(call, desk, byId.get(call.consultation))),
-      desk.phone && phoneView(desk.phone),
       webChatCards(desk),
+      desk.phone && phoneView(desk.phone),
     ),
     h("div", { class: "beside", "data-key": "beside" }, teamsView(desk), history(desk)),
   );

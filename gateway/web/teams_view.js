@@ -101,7 +101,8 @@ export function loadLine(load) {
 
 /** What the gateway says of Teams as a whole. */
 function notices(teams) {
-  return (teams.picture.notices ?? []).map((one) => h("p", { class: "trouble", role: "status", "data-key": `notice ${one.kind}` }, noticeText(one)));
+  const said = new Set((teams.picture.notices ?? []).map(noticeText));
+  return [...said].map((text) => h("p", { class: "trouble", role: "status", "data-key": `notice ${text}` }, text));
 }
 
 const noticeText = (one) => (one.kind === "graph" ? t("teams_down") : one.kind === "notifications" ? t("teams_not_live") : t("teams_secret", { text: one.text }));
