@@ -39,7 +39,7 @@ def record(session: Session) -> dict[str, Any] | None:
         sent, flow = client.sent
         if sent is not None and flow is not None:
             return _record("out", sent, flow, session.dialog.local_tag, session.dialog.contact)
-        if not client.started and place is not None:
+        if place is not None:
             draft = client.draft
             # it will have another sent-by; without any Via it could not be read
             draft.headers.setlist("Via", [f"SIP/2.0/UDP invalid;branch={client.branch}"])

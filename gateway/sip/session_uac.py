@@ -141,8 +141,9 @@ class InviteClient:
 
     @property
     def draft(self) -> Request:
-        """The INVITE that `start` is about to send, without body and Via."""
-        return self._proto.request("INVITE", self._proto.local_cseq + 1)
+        """The INVITE that is about to be sent, or waits for its connection, without body and Via."""
+        cseq = self._exchange.cseq if self.started else self._proto.local_cseq + 1
+        return self._proto.request("INVITE", cseq)
 
     @property
     def sent(self) -> tuple[Request | None, Flow | None]:

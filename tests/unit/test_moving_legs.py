@@ -33,7 +33,14 @@ def booked(call: CallId, *legs: LegId) -> list[Event]:
     )
     created = [
         LegCreated(
-            call=call, at=1, leg=leg, trunk="t", party=PartyType.AGENT, role=Role.CALLER, number="1", host=False
+            call=call,
+            at=1,
+            leg=leg,
+            trunk="t",
+            party=PartyType.AGENT,
+            role=Role.CALLER,
+            number="1",
+            host=False,
         )
         for leg in legs
     ]

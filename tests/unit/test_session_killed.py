@@ -30,6 +30,10 @@ def test_an_invite_can_be_written_down_before_it_leaves() -> None:
     assert record["branch"] == session.client.branch
     assert f"Call-ID: {sent.request.call_id}" in record["request"]
     assert f"CSeq: {sent.request.headers['CSeq']}" in record["request"]
+    assert sent.flow is None, "it waits for its connection"
+    later = orphans.record(session)
+    assert later is not None
+    assert (later["branch"], later["request"]) == (record["branch"], record["request"])
     session.launch()
     assert len(stage.wire.sent) == 1
 
@@ -79,7 +83,9 @@ async def test_an_invite_that_was_only_written_down_is_cancelled_with_its_branch
     wires.flow = lambda asked: _there(asked, target, wires)
     await told
     [cancel] = wires.sent
-    via = f"Via: SIP/2.0/TLS {PROFILE.via_host or 'gw.example.test'}:5061;branch={session.client.branch};rport"
+    via = (
+        f"Via: SIP/2.0/TLS {PROFILE.via_host or 'gw.example.test'}:5061;branch={session.client.branch};rport"
+    )
     assert cancel.startswith(b"CANCEL sip:+4930123@sip.example.test;transport=tls SIP/2.0\r\n")
     assert via.encode() in cancel
     assert wires.known == [f"{PROFILE.via_host or 'gw.example.test'}:5061"]
