@@ -166,7 +166,7 @@ class Desk:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def sees(self, condition: Callable[[Desk], bool], what: str, within: float = 30.0) -> None:
+    async def sees(self, condition: Callable[[Desk], bool], what: str, within: float = 60.0) -> None:
         try:
             async with asyncio.timeout(within):
                 while not condition(self):
@@ -180,6 +180,10 @@ class Desk:
     def state(self) -> tuple[str, str]:
         agent = self.picture.get("agent") or {}
         return agent.get("state", ""), agent.get("reason", "")
+
+    def reasons(self) -> list[str]:
+        """Why it had to read again."""
+        return [one["reason"] for one in self.events if one["kind"] == "refresh"]
 
     def messages(self) -> list[str]:
         return [one["message"]["text"] for one in self.events if one["kind"] == "message"]

@@ -60,7 +60,7 @@ async def test_an_agents_day_over_restarts_and_where_her_secrets_are_not(plant: 
         assert sim.entra.requests.count("authorize") == 1
         await desk.sees(lambda d: d.teams["enabled"], "Teams enabled")
         # Graph reaches us over HTTPS.
-        await until(lambda: len(sim.subscriptions.all) == 2, 20)
+        await until(lambda: len(sim.subscriptions.all) == 2, 60)
         assert all(one.url.startswith("https://") for one in sim.subscriptions.all.values())
         await busy_sync_without_calls(plant, desk)
         chat = sim.conversations.one_to_one(ANN, ERIKA)
@@ -74,30 +74,30 @@ async def test_an_agents_day_over_restarts_and_where_her_secrets_are_not(plant: 
         await expert.answer()
         await agent.answered()
         await desk.sees(lambda d: d.state[0] == "busy", "Busy")
-        await until(lambda: sim.presence.shown(ANN) == IN_A_CALL, 20)
+        await until(lambda: sim.presence.shown(ANN) == IN_A_CALL, 60)
         await desk.sees(lambda d: d.teams["busy_sync"]["teams"] == "set", "that it is ours")
         # Restarted in place, in the middle of the call: one bulk read, and Busy goes on.
         asked = sim.count("POST", "getPresencesByUserId")
         reads = sim.count("GET", "presence")
         await plant.restart()
-        await until(lambda: sim.count("POST", "getPresencesByUserId") == asked + 1, 20)
-        await until(lambda: sim.presence.shown(ANN) == IN_A_CALL, 20)
+        await until(lambda: sim.count("POST", "getPresencesByUserId") == asked + 1, 60)
+        await until(lambda: sim.presence.shown(ANN) == IN_A_CALL, 60)
         assert sim.count("GET", "presence") == reads
         last = desk.events[-1]["id"]
         await desk.watch(last)
-        await desk.sees(lambda d: d.events[-1].get("reason") == "restart", "that it must read again")
+        await desk.sees(lambda d: "restart" in d.reasons(), "that it must read again")
         await desk.sees(lambda d: d.state[0] == "busy", "Busy after the restart")
         # Killed, and the call ends while the new one comes up or later: Teams is released.
         await plant.kill_and_start()
-        await until(lambda: sim.presence.sessions(ANN).get(CLIENT) == IN_A_CALL, 20)
+        await until(lambda: sim.presence.sessions(ANN).get(CLIENT) == IN_A_CALL, 60)
         await desk.watch()
         await expert.hang_up()
         await agent.expect_end()
-        await until(lambda: sim.presence.sessions(ANN).get(CLIENT) in (AVAILABLE, None), 20)
+        await until(lambda: sim.presence.sessions(ANN).get(CLIENT) in (AVAILABLE, None), 60)
         await desk.sees(lambda d: d.state[0] in ("ready", "after_call_work"), "the end of the call")
         await asyncio.sleep(2 * ECHO)
         assert desk.state[1] != EXTERNAL_BUSY, "our own echo made her Not Ready"
-        await until(lambda: len(sim.subscriptions.all) == 2, 20)
+        await until(lambda: len(sim.subscriptions.all) == 2, 60)
         sim.conversations.post(chat, sim.users[ERIKA], f"{BODY} three")
         await desk.sees(lambda d: f"{BODY} three" in d.messages(), "a message after the restart")
         assert desk.messages().count(f"{BODY} one") == 1
@@ -117,7 +117,7 @@ async def web_chats(plant: TeamsPlant, desk: Desk) -> None:
         assert status == 201
         keys.append(found["id"])
     mine, other = (f"/api/v1/web-chats/{key}" for key in keys)
-    await desk.sees(lambda d: d.events[-1]["kind"] == "web_chat", "her web chat")
+    await desk.sees(lambda d: "web_chat" in [one["kind"] for one in d.events], "her web chat")
     status, listed = await desk.ask("GET", "/api/v1/web-chats?agent=anna")
     assert [one["id"] for one in listed["web_chats"]] == keys[:1]
     assert (await desk.ask("GET", "/api/v1/web-chats"))[0] == 403
@@ -137,7 +137,7 @@ async def web_chats(plant: TeamsPlant, desk: Desk) -> None:
     assert (await desk.ask("DELETE", mine))[0] == 204
     thread = plant.sim.conversations.one_to_one(ANN, ERIKA)
     over = "Carla no longer reads what is written here."
-    await until(lambda: over in [one["body"]["content"] for one in thread.messages.values()], 20)
+    await until(lambda: over in [one["body"]["content"] for one in thread.messages.values()], 60)
 
 
 async def trouble(plant: TeamsPlant, desk: Desk) -> None:

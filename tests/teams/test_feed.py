@@ -158,6 +158,16 @@ async def test_messages_come_edits_and_deletions_follow(stage: RoomStage) -> Non
     assert [one["mine"] for one in page.read()] == [True]
 
 
+async def test_a_group_chat_pops_nothing(stage: RoomStage) -> None:
+    await stage.enable()
+    page = Page(stage)
+    group = stage.sim.conversations.group("all of us", ANN, ERIKA, MAX)
+    stage.sim.conversations.post(group, stage.sim.users[ERIKA], "hello all")
+    await stage.quiet()
+    assert stage.room.connected.receiver.received == 1
+    assert page.read() == []
+
+
 async def test_a_reaction_to_an_old_message_pops_nothing(stage: RoomStage) -> None:
     said = say(stage, "long ago")
     stage.clock.advance(600)
@@ -258,6 +268,9 @@ async def test_presences_of_those_on_the_screen_are_kept_current_while_a_page_is
 
 async def test_after_an_outage_only_what_was_written_meanwhile_pops(stage: RoomStage) -> None:
     await stage.enable()
+    say(stage, "long before")
+    await stage.quiet()
+    stage.clock.advance(900)
     for number in range(3):
         stage.clock.advance(60)
         say(stage, f"before {number}")
@@ -266,6 +279,8 @@ async def test_after_an_outage_only_what_was_written_meanwhile_pops(stage: RoomS
     await stage.room.stop()
     stage.clock.advance(4 * 3600)
     say(stage, "while you were away")
+    gone = say(stage, "never mind")
+    stage.sim.conversations.delete(chat(stage), gone["id"])
     await stage.open()
     kept = [event for _, event in stage.room.feeds.since(LOGIN, 0) if event["kind"] == "message"]
     assert [(one["message"]["text"], one["change"]) for one in kept] == [("while you were away", "new")]
