@@ -12,16 +12,21 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.agents.accounts import Accounts
+from gateway.agents.database import AgentDatabase
+from gateway.agents.people import UserRole
+from gateway.config import load
 from tests.demo import folder as folders
 from tests.demo.common import Leave, Ports, heading, left_behind, ready, say
 from tests.demo.failure import DemoFailed
 from tests.demo.people import CUSTOMER, EXPERT, TELEPHONE, GraphControl, Persons
-from tests.demo.processes import Standin, gateway, graph, standin, tandem
+from tests.demo.processes import Standin, enter_all, gateway, graph, standin
 from tests.demo.settings import FQDN, GRAPH_SECRET, NUMBERS, GraphPeer, Site, desktop_toml
 from tests.demo.speech import monologue
 from tests.demo.terminal import lines_typed
@@ -44,7 +49,7 @@ _LINES = {
     TELEPHONE: ("This is a desk telephone of the contact center. It answers by itself.",),
 }
 _VOICES = {CUSTOMER: "customer", EXPERT: "Teams", TELEPHONE: "contact center"}
-_ACCOUNTS = {"anna": "agent", "bert": "agent", "sue": "supervisor"}
+_ACCOUNTS = {"anna": UserRole.AGENT, "bert": UserRole.AGENT, "sue": UserRole.SUPERVISOR}
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,13 @@ async def _house(folder: Path, where: Ports, port: int) -> AsyncIterator[Desk]:
     speech = {who: folder / "speech" / f"{who}.wav" for who in _LINES}
     async with contextlib.AsyncExitStack() as stack:
         address = f"http://localhost:{port}"
-        people = await stack.enter_async_context(_standins(folder, where, speech))
-        entra = await stack.enter_async_context(
-            graph(folder / "graph", f"{address}/teams/signed-in", folder / "graph.log")
+        entra, *parties = await enter_all(
+            stack,
+            graph(folder / "graph", f"{address}/teams/signed-in", folder / "graph.log"),
+            *_standins(folder, where, speech),
         )
+        assert isinstance(entra, dict)
+        people = {party.name: party for party in parties if isinstance(party, Standin)}
         control = await stack.enter_async_context(GraphControl(entra["control"]))
         (folder / GRAPH_SECRET).write_text(entra["client_secret"])
         roots = load_pki(folder / "pki")
@@ -128,21 +136,23 @@ async def _house(folder: Path, where: Ports, port: int) -> AsyncIterator[Desk]:
         process = await stack.enter_async_context(gateway(config, folder / "gateway.log"))
         await ready(folder / "state")
         password = f"demo-{secrets.token_hex(4)}"
-        await asyncio.gather(
-            *(
-                tandem(
-                    *("account", "add", login, "--role", role, "--name", f"{login.capitalize()} Example"),
-                    *("--config", str(config)),
-                    text=password + "\n",
-                )
-                for login, role in _ACCOUNTS.items()
-            )
-        )
+        await _add_accounts(config, password)
         yield Desk(address, password, Persons(people, control), process)
 
 
-@contextlib.asynccontextmanager
-async def _standins(folder: Path, where: Ports, speech: dict[str, Path]) -> AsyncIterator[dict[str, Standin]]:
+async def _add_accounts(config: Path, password: str) -> None:
+    """As `tandem account add` does."""
+    database = AgentDatabase(load(config).database_url)
+    try:
+        for login, role in _ACCOUNTS.items():
+            await Accounts(database).add(login, role, password, name=f"{login.capitalize()} Example")
+    finally:
+        await database.close()
+
+
+def _standins(
+    folder: Path, where: Ports, speech: dict[str, Path]
+) -> Iterator[AbstractAsyncContextManager[Standin]]:
     plain, secure = f"127.0.0.1:{where.plain}", f"127.0.0.1:{where.secure}"
     center = "tests.peers.contact_center"
     commands = {
@@ -153,17 +163,12 @@ async def _standins(folder: Path, where: Ports, speech: dict[str, Path]) -> Asyn
             *("--media-address", "127.0.0.1", "--answer-after", "1.5"),
         ),
     }
-    async with contextlib.AsyncExitStack() as stack:
-        yield {
-            who: await stack.enter_async_context(
-                standin(
-                    *(who, *words, "--speak", str(speech[who]), "--record", str(folder / "heard" / who)),
-                    log=folder / f"{who}.log",
-                    on_event=_unseen,
-                )
-            )
-            for who, words in commands.items()
-        }
+    for who, words in commands.items():
+        yield standin(
+            *(who, *words, "--speak", str(speech[who]), "--record", str(folder / "heard" / who)),
+            log=folder / f"{who}.log",
+            on_event=_unseen,
+        )
 
 
 def _unseen(event: dict[str, Any]) -> None:

@@ -10,14 +10,16 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.state_dir import read_note
 from tests.demo.failure import DemoFailed
 from tests.demo.folder import stop_engine
 
 ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
 START_LIMIT = 30.0
 _STEP_LIMIT = 10.0
 _PATIENCE = 6.0
@@ -48,6 +50,16 @@ async def _end(process: Process, patience: float = _PATIENCE) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
+
+
+async def enter_all(stack: contextlib.AsyncExitStack, *contexts: AbstractAsyncContextManager[T]) -> list[T]:
+    """Enter them at the same time; `stack` leaves those that could be entered, also when one could not."""
+    entering = (stack.enter_async_context(one) for one in contexts)
+    results = await asyncio.gather(*entering, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
 
 
 class Standin:
@@ -189,11 +201,11 @@ async def _introduction(process: Process, log: Path) -> dict[str, str]:
     raise DemoFailed(f"the Graph stand-in does not start; see {log}")
 
 
-async def tandem(*words: str, text: str = "") -> str:
-    """Output of a `tandem` command that reads `text`."""
-    process = await _spawn("gateway", *words, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+async def tandem(*words: str) -> str:
+    """Output of a `tandem` command."""
+    process = await _spawn("gateway", *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
     try:
-        out, complaint = await asyncio.wait_for(process.communicate(text.encode()), START_LIMIT)
+        out, complaint = await asyncio.wait_for(process.communicate(), START_LIMIT)
     except TimeoutError:
         raise DemoFailed(f"tandem {words[0]}: no end within {START_LIMIT:.0f} s") from None
     finally:

@@ -36,7 +36,7 @@ class Terminal:
     def __init__(self, process: Process) -> None:
         self._process, self.said = process, ""
 
-    async def until(self, pattern: str, within: float = 40.0) -> re.Match[str]:
+    async def until(self, pattern: str, within: float = 60.0) -> re.Match[str]:
         """Read until it has been printed behind what was read before."""
         assert self._process.stdout is not None
         text = ""
