@@ -141,16 +141,12 @@ def readable(record: Mapping[str, Any]) -> bool:
     )
 
 
-def waiting_callers(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """INVITEs that nobody has answered, of a call that the journal does not know: its record was written, and
-    nothing has been dialled yet.
-    """
+def waiting(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """INVITEs without an answer, of a call that the journal does not know: its record is written first."""
     if not readable(record):
         return []
     invites = [leg.get("invite") for leg in record["legs"]]
-    return [
-        one for one in invites if isinstance(one, dict) and one.get("way") == "in" and "answer" not in one
-    ]
+    return [one for one in invites if isinstance(one, dict) and "answer" not in one]
 
 
 def untangle(records: Mapping[CallId, dict[str, Any]], told: Mapping[CallId, Told]) -> None:

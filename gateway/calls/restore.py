@@ -28,7 +28,7 @@ from gateway.calls.remember import (
     readable,
     rebuild,
     untangle,
-    waiting_callers,
+    waiting,
 )
 from gateway.calls.signals import Command, MediaLost, NewKey
 from gateway.calls.snapshots import SnapshotStore
@@ -87,7 +87,7 @@ class Restorer:
         records = await self._store.open()
         self._told = dict(self._states())
         for call_id in records.keys() - self._told.keys():
-            self._ahead += waiting_callers(records[call_id])
+            self._ahead += waiting(records[call_id])
             self._store.drop(call_id)
         records = {call_id: records[call_id] for call_id in self._told if call_id in records}
         for call_id in [call_id for call_id, record in records.items() if not readable(record)]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.calls.remember import VERSION, readable, untangle, waiting_callers
+from gateway.calls.remember import VERSION, readable, untangle, waiting
 from gateway.cdr.call_state import CallState, fold
 from gateway.events import CallStarted, Event, LegCreated, LegEnded
 from gateway.model import (
@@ -155,11 +155,15 @@ def test_a_record_of_a_gateway_before_lent_legs_were_in_it_is_read() -> None:
 )
 def test_what_has_another_form_is_not_read(broken: dict[str, Any]) -> None:
     assert not readable(broken)
-    assert waiting_callers(broken) == []
+    assert waiting(broken) == []
 
 
-def test_callers_of_a_call_that_the_journal_never_got_are_known() -> None:
-    waiting = {"way": "in", "request": "INVITE"}
-    legs = [{"id": AGENT, "invite": waiting}, {"id": EXPERT, "invite": {"way": "out"}}, {"id": THIRD}]
-    legs.append({"id": LegId("answered"), "invite": {"way": "in", "answer": "200"}})
-    assert waiting_callers(record(*legs)) == [waiting]
+def test_those_who_wait_in_a_call_that_the_journal_never_got_are_known() -> None:
+    calling, called = {"way": "in", "request": "INVITE"}, {"way": "out", "request": "INVITE"}
+    legs: list[dict[str, Any]] = [
+        {"id": AGENT, "invite": calling},
+        {"id": EXPERT, "invite": called},
+        {"id": THIRD},
+        {"id": "answered", "invite": {"way": "in", "answer": "200"}},
+    ]
+    assert waiting(record(*legs)) == [calling, called]

@@ -11,7 +11,6 @@ from gateway.sip import orphans
 from gateway.sip.message import Response, make_response
 from gateway.sip.session_events import Failed
 from gateway.sip.session_state import SessionState
-from gateway.sip.transaction import TransactionLayer
 from gateway.sip.transport_types import Target, TransportKind
 from tests.unit.session_stage import ANSWER, PROFILE, Stage, StageFlow
 
