@@ -57,6 +57,8 @@ class Incoming:
         call.begin(self._who.number, called)
         call.records.waited(*waited(leg.trunk.settings, request.headers))
         call.add_leg(leg)
+        # he has to be told if this gateway dies before the call is in the journal
+        call.remember()
         try:
             await leg.take_call()
         except SipError as error:

@@ -382,8 +382,14 @@ class Scene:
             # it may have become a call of the new gateway
             inviting = agent.inviting
             await agent.until(lambda: agent.ended or bool(inviting.seen), "answer", PATIENT)
-            if not agent.ended:
-                await agent.cancel()
+            if not agent.ended and not agent.established:
+                answer = await inviting.cancel().final(PATIENT)
+                # a 100 may leave in the very moment in which the call is written down: then nobody knows it,
+                # and who called can only give up, as after a lost connection
+                if answer.code != 481 or agent.ended:
+                    await agent.outcome(PATIENT)
+                else:
+                    assert {response.code for response in inviting.seen} <= {100}, f"{self}: not answered"
         waiting = [party for party in self.called.values() if not party.established]
         for party in [*waiting, *self.others, *self._board.rest(self.key)]:
             if not party.established and not party.ended:
