@@ -111,28 +111,22 @@ async def test_two_gateways_may_bring_the_schema_up_at_once(server: PostgresServ
     await agents.close()
 
 
-async def test_one_gateway_at_a_time_has_the_claim(tmp_path: Path) -> None:
-    server = PostgresServer()
-    try:
-        server.create()
-        server.start()
-        Vault(tmp_path).open()
-        one, other = (Store(server.url(), Vault(tmp_path)) for _ in range(2))
-        await one.open()
-        await other.open()
-        assert await one.claim()
-        assert await one.claim()
-        assert not await other.claim()
-        await one.close()
-        assert await other.claim()
-        server.stop(signal.SIGQUIT)
-        with pytest.raises(StoreFault):
-            await other.claim()
-        server.start()
-        assert await other.claim()
-        await other.close()
-    finally:
-        server.remove()
+async def test_one_gateway_at_a_time_has_the_claim(server: PostgresServer, tmp_path: Path) -> None:
+    Vault(tmp_path).open()
+    one, other = (Store(server.url(), Vault(tmp_path)) for _ in range(2))
+    await one.open()
+    await other.open()
+    assert await one.claim()
+    assert await one.claim()
+    assert not await other.claim()
+    await one.close()
+    assert await other.claim()
+    server.stop(signal.SIGQUIT)
+    with pytest.raises(StoreFault):
+        await other.claim()
+    server.start()
+    assert await other.claim()
+    await other.close()
 
 
 async def test_a_second_gateway_waits_and_takes_over(
