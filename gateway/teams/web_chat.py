@@ -8,10 +8,11 @@ writes there by himself is between the two of them. Of files and rich content on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from gateway.clock import Clock
@@ -173,7 +174,7 @@ class WebChats:
     async def end(self, key: str) -> None:
         """Harmless twice."""
         one = self._one(key)
-        async with one.turn:
+        async with one.turn, _whole(one):
             if one.shown.state is State.ENDED:
                 return
             await self._leave(one)
@@ -185,7 +186,7 @@ class WebChats:
     async def invite(self, key: str, oid: str) -> WebChat:
         """What Chats.open_chat raises; WebChatRefused when this pair has another one open."""
         one = self._one(key)
-        async with one.turn:
+        async with one.turn, _whole(one):
             self._open(one)
             if one.shown.expert == oid:
                 return one.shown
@@ -208,7 +209,7 @@ class WebChats:
     async def dismiss(self, key: str) -> WebChat:
         """The expert is in it no more; harmless when there is none."""
         one = self._one(key)
-        async with one.turn:
+        async with one.turn, _whole(one):
             await self._leave(one)
             return one.shown
 
@@ -218,9 +219,26 @@ class WebChats:
             return
         for one in self._of_pair(popped.login):
             if one.inner.chat == popped.conversation:
-                async with one.turn:
-                    if one.inner.chat == popped.conversation and one.shown.state is State.OPEN:
-                        await self._from_expert(one, popped.change, popped.message)
+                try:
+                    await self._take(one, popped)
+                except StoreFault as error:
+                    log.warning("event=web_chat_waits web_chat=%s cause=%s", one.shown.id, error)
+                    self._tasks.spawn(self._take_later(one, popped), "expert")
+
+    async def _take(self, one: _One, popped: Popped) -> None:
+        async with one.turn, _whole(one):
+            if one.inner.chat == popped.conversation and one.shown.state is State.OPEN:
+                await self._from_expert(one, popped.change, popped.message)
+
+    async def _take_later(self, one: _One, popped: Popped) -> None:
+        """Graph tells it once: it is kept here until the database takes it."""
+        while True:
+            await pause(self._clock, _AGAIN)
+            try:
+                await self._take(one, popped)
+            except StoreFault:
+                continue
+            return
 
     # -- inside --
 
@@ -359,6 +377,17 @@ class WebChats:
 
     def _now(self) -> str:
         return self._clock.wall().isoformat()
+
+
+@contextlib.asynccontextmanager
+async def _whole(one: _One) -> AsyncIterator[None]:
+    """What the database did not take has not happened."""
+    before = replace(one.shown), replace(one.inner, theirs=dict(one.inner.theirs))
+    try:
+        yield
+    except StoreFault:
+        one.shown, one.inner = before
+        raise
 
 
 def _key(chat: str, number: int) -> str:

@@ -18,6 +18,10 @@ from gateway.api.metrics import Metrics
 from gateway.api.openapi import document
 from gateway.api.server import HttpApi
 from gateway.api.sessions_access import WEB_CHAT_ACCESS
+from gateway.teams.chats import Popped
+from gateway.teams.errors import StoreFault
+from gateway.teams.messages import Message
+from gateway.teams.messages import message as read_message
 from gateway.teams.room import TeamsRoom
 from gateway.teams.store import Shelf
 from gateway.teams.web_chat_routes import WEB_CHATS, web_chat_operations
@@ -312,6 +316,50 @@ async def test_everything_survives_a_restart(stage: WebStage, center: ChatServer
     assert stage.in_teams().count("Carla Customer: still there?") == 1
     found = (await stage.ask("GET", f"{chat}/messages"))[1]["messages"]
     assert [one["text"] for one in found] == ["Erika Expert has joined", "still there?", "yes"]
+
+
+async def test_a_database_that_fails_loses_nothing_and_changes_nothing_half(
+    stage: WebStage, center: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = await stage.begin()
+    await stage.ask("PUT", f"{chat}/expert", {"user": ERIKA})
+    await stage.settle()
+
+    async def fails(*_: object) -> None:
+        raise StoreFault("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.room._store, "put_all", fails)
+        for method, path, body in (
+            ("DELETE", chat, None), ("DELETE", f"{chat}/expert", None),
+            ("POST", f"{chat}/messages", {"from": "customer", "text": "lost"}),
+        ):  # fmt: skip
+            assert (await stage.ask(method, path, body))[0] == 503
+        taken = Popped(LOGIN, "", stage.talk.id, message(expert_says(stage)), False, ERIKA)
+        await stage.room.web_chats.taken(taken)
+    shown = (await stage.ask("GET", chat))[1]
+    assert (shown["state"], shown["expert"]) == ("open", ERIKA)
+    stage.clock.advance(20)
+    await until(lambda: stage.room.web_chats.idle)
+    found = (await stage.ask("GET", f"{chat}/messages"))[1]["messages"]
+    assert [one["text"] for one in found] == ["Erika Expert has joined", "kept all the same"]
+    assert (await stage.ask("DELETE", chat))[0] == 204
+    await until(lambda: center.told()[-1] == ("ended", ""))
+
+
+def expert_says(stage: WebStage) -> dict[str, Any]:
+    """As Graph tells of it; here by hand."""
+    return {
+        "id": "1700000099999", "messageType": "message", "createdDateTime": "2026-01-01T00:00:00Z",
+        "from": {"user": {"id": ERIKA, "displayName": "Erika Expert"}},
+        "body": {"contentType": "text", "content": "kept all the same"}, "chatId": stage.talk.id,
+    }  # fmt: skip
+
+
+def message(body: dict[str, Any]) -> Message:
+    found = read_message(body)
+    assert found is not None
+    return found
 
 
 async def test_a_webhook_that_is_down_is_tried_again_and_what_it_refuses_is_passed_over(
