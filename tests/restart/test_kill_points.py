@@ -151,6 +151,7 @@ async def test_every_call_goes_on_or_ends_with_one_row(pki: Pki, tmp_path: Path)
         open_plant(pki, tmp_path, center_extra=AGENT, seats=4 * 5 * CALLS) as plant,
         switchboard(plant) as board,
     ):
+        plant.teams.rules.dies = True
         async with Nursery() as plant.nursery:
             played = await busy(plant, board, dice)
         plant.nursery = None
