@@ -164,7 +164,8 @@ async def test_a_conference_outlives_the_gateway_and_is_adopted(music: Path, hal
     await hall.open(3)
     await hall.expect(hall.edges())
     since = hall.parties[0].peer.now
-    pid = hall.room.processes[0].pid
+    process = hall.room.processes[0]
+    pid = process.pid
     (snapshot,) = json.loads(json.dumps(await hall.pool.detach()))
     await hall.expect(hall.edges())
     async with open_hall(RoomPool(RoomSettings(music=music), size_warm=0, capacity=8)) as after:
@@ -179,12 +180,14 @@ async def test_a_conference_outlives_the_gateway_and_is_adopted(music: Path, hal
         await hall.expect(held)
         assert not hall.moves
         await hall.room.close()
+    await process._exit_code()  # asyncio, whose child it was, has to notice it before the loop is closed
     assert not os.path.exists(f"/proc/{pid}")  # noqa: ASYNC240
 
 
 async def test_what_died_during_the_restart_is_replaced(music: Path, small: Hall) -> None:
     await small.open(4)
-    pids = [process.pid for process in small.room.processes]
+    processes = small.room.processes
+    pids = [process.pid for process in processes]
     (snapshot,) = await small.pool.detach()
     os.kill(pids[1], signal.SIGKILL)
     pool = RoomPool(RoomSettings(music=music), size_warm=0, capacity=4, max_parties=10)
@@ -192,6 +195,8 @@ async def test_what_died_during_the_restart_is_replaced(music: Path, small: Hall
         small.room = await pool.adopt(snapshot, small.edges(), small.on_moved)
         assert {leg for ports, _ in small.moves for leg in ports} == {p.leg for p in small.parties[1:]}
         await small.expect(small.edges())
+    for process in processes:
+        await process._exit_code()
     assert not any(os.path.exists(p["socket"]) for p in snapshot["processes"].values())  # noqa: ASYNC240
 
 
