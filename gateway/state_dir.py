@@ -6,6 +6,7 @@ command line tools on the same machine use it to ask the gateway without further
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -22,6 +23,8 @@ from gateway.errors import TandemError
 log = logging.getLogger("tandem.app")
 
 NOTE = "gateway.json"
+LOCK_TRIES = (0.05, 0.1, 0.2, 0.4)
+"""Seconds between the tries to lock the directory."""
 _LOCK = "gateway.lock"
 
 
@@ -80,11 +83,9 @@ class StateDir:
             lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise StateDirError(f"cannot use {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not await _locked(lock):
             os.close(lock)
-            raise StateDirTaken(f"another gateway runs on {self.path}") from None
+            raise StateDirTaken(f"another gateway runs on {self.path}")
         self._lock = lock
         with contextlib.suppress(OSError):
             (self.path / NOTE).unlink()  # of one that was killed: nobody is to call there
@@ -97,6 +98,19 @@ class StateDir:
     def health(self) -> Health:
         writable = os.access(self.path, os.W_OK)
         return Health(writable, "" if writable else f"{self.path} is not writable")
+
+
+async def _locked(lock: int) -> bool:
+    """What a killed gateway was just starting has its lock until it has become another program."""
+    for pause in (*LOCK_TRIES, None):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is not None:
+                await asyncio.sleep(pause)
+        else:
+            return True
+    return False
 
 
 class Note:
