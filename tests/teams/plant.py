@@ -79,9 +79,11 @@ class Front:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -120,6 +122,7 @@ class Desk:
     events: list[dict[str, Any]] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
     _reading: asyncio.Task[None] | None = None
+    _socket: aiohttp.ClientWebSocketResponse | None = None
 
     async def sign_in(self) -> None:
         """With Entra ID, and nothing else."""
@@ -146,7 +149,7 @@ class Desk:
         """Open the page's stream."""
         await self.leave()
         url = f"{self.plant.public}/api/v1/me/events?teams={after}"
-        socket = await self.http.ws_connect(url)
+        socket = self._socket = await self.http.ws_connect(url, timeout=aiohttp.ClientWSTimeout(ws_close=1.0))
 
         async def read() -> None:
             async for message in socket:
@@ -165,6 +168,8 @@ class Desk:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+        if self._socket is not None:
+            await self._socket.close()
 
     async def sees(self, condition: Callable[[Desk], bool], what: str, within: float = 60.0) -> None:
         try:
