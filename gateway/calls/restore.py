@@ -172,12 +172,14 @@ class Restorer:
     async def _pick_up(self, found: Remembered) -> None:
         """The first work of a restored call's task."""
         call = found.call
+        # before anything is written: what the journal says is from now on also what we write
+        over = self._departure(call) or _cut(answered=call.state is not CallState.SETUP)
         if call.state is CallState.SETUP:
-            await call.end(self._departure(call) or _cut(answered=False))
+            await call.end(over)
             return
         await call.records.noted(REASON)
         for leg in found.cut:
-            await call.drop(leg, _cut(answered=leg.id in call.joined))
+            await call.drop(leg, over if leg.id in call.joined else _cut(answered=False))
         await self._write_missing(call)
         await self._end_transfers(found)
         legs = [leg for leg in call.legs.values() if leg.state is LegState.UP]
@@ -187,7 +189,7 @@ class Restorer:
                 await call.sound.adopt(found.room)
             except MediaError as error:
                 log.warning("room_not_adopted call=%s cause=%s", call.id, error.text)
-        await call.after_departure(self._departure(call) or _cut(answered=True))
+        await call.after_departure(over)
         if call.state is CallState.ENDED:
             return
         log.info("call_restored call=%s legs=%d", call.id, len(legs))
