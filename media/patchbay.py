@@ -117,10 +117,8 @@ class PatchBay:
             other = event
         numbers = None if event is None or other is None or event == other else crossing(event, other)
         inside = event if event is not None else other
-        await together(
-            a.connect(Target(b.inside_port, a.codec, inside, numbers), after_music=after_music),
-            b.connect(Target(a.inside_port, a.codec, inside, numbers), after_music=after_music),
-        )
+        await a.connect(Target(b.inside_port, a.codec, inside, numbers), after_music=after_music)
+        await b.connect(Target(a.inside_port, a.codec, inside, numbers), after_music=after_music)
 
     async def silent(self, limit: float) -> list[Anchor]:
         """Legs from which nothing came for `limit` seconds though something should; 0.35 ms a leg.
