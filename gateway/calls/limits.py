@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gateway.calls.call_task import CallState
 from gateway.calls.context import CallContext
 from gateway.errors import Overloaded
 from gateway.model import CallId
@@ -30,10 +29,11 @@ class Limits:
         self.draining = False
         self.refused: Counter[str] = Counter()
         self._recent: deque[float] = deque()
-        self._entering: deque[tuple[float, Call]] = deque()
+        self._entering: deque[tuple[float, CallId]] = deque()
 
-    def entering(self, call: Call) -> None:
+    def entering(self, call: CallId) -> None:
         """This call's caller is about to be anchored: how long that takes says how busy we are."""
+        self._forget_entered()
         self._entering.append((self._context.clock.now(), call))
 
     @property
@@ -43,8 +43,7 @@ class Limits:
         The loop's own lateness would not tell: an overloaded gateway's loop turns quickly, but each call's
         next step is many turns away.
         """
-        while self._entering and _entered(self._entering[0][1]):
-            self._entering.popleft()
+        self._forget_entered()
         return self._context.clock.now() - self._entering[0][0] if self._entering else 0.0
 
     def refusal(self, trunk: Trunk) -> str:
@@ -80,7 +79,11 @@ class Limits:
     def _calls_on(self, trunk: Trunk) -> int:
         return sum(any(leg.trunk is trunk for leg in call.legs.values()) for call in self._calls.values())
 
+    def _forget_entered(self) -> None:
+        while self._entering and self._has_entered(self._entering[0][1]):
+            self._entering.popleft()
 
-def _entered(call: Call) -> bool:
-    caller = next(iter(call.legs.values()), None)
-    return call.state is CallState.ENDED or (caller is not None and caller.anchored)
+    def _has_entered(self, call_id: CallId) -> bool:
+        call = self._calls.get(call_id)
+        caller = next(iter(call.legs.values()), None) if call is not None else None
+        return call is None or (caller is not None and caller.anchored)

@@ -88,7 +88,7 @@ class CallRegistry:
         call = self.new_call(self._held_by_caller(session, origin))
         first = Incoming(self.context, call, session, origin)
         session.handler = first.leg.handle
-        self.limits.entering(call)
+        self.limits.entering(call.id)
         call.start(first)
 
     def _replace(self, session: Session, replaced: Session, origin: Recognition) -> None:
