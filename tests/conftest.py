@@ -25,6 +25,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "allow_tracebacks: the test provokes exceptions that are logged")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Call it for a port that is free for TCP and UDP on 127.0.0.1."""

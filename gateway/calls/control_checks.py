@@ -152,9 +152,13 @@ class Checks:
         return leg, order
 
     async def _in(self, call: Call, run: Callable[[], Awaitable[T]]) -> T:
-        """Run it in the call's task; what goes wrong there is said in a ControlError's words."""
+        """Run it in the call's task; what goes wrong there is said in a ControlError's words.
+
+        What it has done is in the record when this returns: a crash must not undo what was answered.
+        """
         try:
-            return await call.command(run)
+            result = await call.command(run)
+            await call.remembered()
         except ControlError:
             raise
         except IllegalTransition as error:
@@ -162,6 +166,7 @@ class Checks:
         except SipError as error:
             log.warning("command_failed call=%s cause=%s", call.id, error)
             raise ControlError(409, "failed", error.text) from error
+        return result
 
 
 def _check_number(number: str) -> None:

@@ -34,7 +34,11 @@ from tests.peers.sipwire_ua import Dialog, DialogUser, ServerTx
 from tests.peers.teams import Teams
 from tests.support import ports
 
-pytestmark = [pytest.mark.load, pytest.mark.skipif(not available(), reason="sipp is not installed")]
+pytestmark = [
+    pytest.mark.load,
+    pytest.mark.longest,
+    pytest.mark.skipif(not available(), reason="sipp is not installed"),
+]
 PLACES = 110
 """Calls for which the engine has ports."""
 

@@ -144,6 +144,7 @@ def check(scene: Scene, rows: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.load
+@pytest.mark.longest
 async def test_every_call_goes_on_or_ends_with_one_row(pki: Pki, tmp_path: Path) -> None:
     print(f"TANDEM_KILL_SEED={SEED}")
     dice = random.Random(SEED)

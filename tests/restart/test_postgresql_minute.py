@@ -35,7 +35,11 @@ from tests.peers.teams import Teams
 from tests.support import ports
 
 __all__ = ["roomy", "sink"]
-pytestmark = [pytest.mark.load, pytest.mark.skipif(not available(), reason="sipp is not installed")]
+pytestmark = [
+    pytest.mark.load,
+    pytest.mark.longest,
+    pytest.mark.skipif(not available(), reason="sipp is not installed"),
+]
 RATE = 20
 BEFORE, AWAY, AFTER = 2.0, 60.0, 3.0
 """Seconds that the server is there, is not, and is again."""
