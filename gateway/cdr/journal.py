@@ -355,13 +355,15 @@ class Journal:
         """Drop segments that no open or unreported call needs; thin out those that few calls need."""
         loop = asyncio.get_running_loop()
         async with self._compacting:
-            for number, keep in self._index.droppable():
+            # one by one: dropping one segment can make the next one droppable
+            while found := self._index.droppable():
+                number, keep = found[0]
                 try:
                     records = await loop.run_in_executor(self._housekeeper, self._shrink, number, keep)
                 except OSError as error:
                     log.warning("journal_compaction_failed segment=%d cause=%s", number, error)
                     return
-                self._index.dropped(number, records)
+                self._index.dropped(number, records, keep)
                 log.info("journal_compacted segment=%d calls_kept=%d", number, len(keep))
 
     def _shrink(self, number: int, keep: Collection[CallId]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from gateway.cdr.segments import Stored
@@ -19,6 +20,9 @@ class _Segment:
     ended_seq: int = 0
     """The highest sequence number of a CallEnded, or of what came after one, among calls with records here; 0
     when none has ended."""
+    waits: dict[CallId, set[int]] = field(default_factory=dict)
+    """Calls that ended here, with the older segments that still have records of them: without its end such a
+    call would be taken for an open one after a restart."""
 
 
 class JournalIndex:
@@ -51,10 +55,14 @@ class JournalIndex:
         here.open[call] = here.open.get(call, 0) + 1
         self.open_calls.setdefault(call, set()).add(segment)
         if ended:
+            older = set()
             for number in self.open_calls.pop(call):
                 if number in self._segments:
                     self._segments[number].open.pop(call, None)
                     self._segments[number].ended_seq = max(self._segments[number].ended_seq, seq)
+                    older.add(number)
+            if older := older - {segment}:
+                here.waits[call] = older
 
     def segment_after(self, seq: int) -> int:
         """The oldest segment that can hold a sequence number above `seq`."""
@@ -67,16 +75,27 @@ class JournalIndex:
         The newest stays because it carries the highest sequence number over a restart.
         """
         newest = max(self._segments, default=0)
+        done = {
+            number: found
+            for number, found in sorted(self._segments.items())
+            if number != newest and found.ended_seq <= self.released
+        }
+        waited_for = {
+            older for found in done.values() for several in found.waits.values() for older in several
+        }
         return [
             (number, frozenset(found.open))
-            for number, found in sorted(self._segments.items())
-            if number != newest
-            and found.ended_seq <= self.released
-            and sum(found.open.values()) * 2 < found.records
+            for number, found in done.items()
+            if not found.waits and (sum(found.open.values()) * 2 < found.records or number in waited_for)
         ]
 
-    def dropped(self, number: int, records: int) -> None:
-        """Compaction of `number` is done; `records` are left in it, 0 when the file is gone."""
+    def dropped(self, number: int, records: int, kept: Collection[CallId]) -> None:
+        """Compaction of `number` is done; `records` are left in it, all of calls `kept`; 0: it is gone."""
+        for found in self._segments.values():
+            for call in found.waits.keys() - kept:
+                found.waits[call].discard(number)
+                if not found.waits[call]:
+                    del found.waits[call]
         if records:
             self._segments[number].records = records
         else:

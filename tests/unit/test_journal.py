@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cdr.journal import Entry, Journal
+from gateway.cdr.journal_index import JournalIndex
 from gateway.cdr.record_file import Flaw, Record, encode, scan
 from gateway.cdr.segments import Disk
 from gateway.errors import JournalError
-from gateway.events import CallEnded, CallStarted, Event, LegHeld, Noted
+from gateway.events import CallEnded, CallStarted, Event, LegCreated, LegHeld, Noted
 from gateway.model import CallId, InteractionId, LegId, PartyType
 from tests.cdr.events import HUNG_UP, START, simple_call
 
@@ -492,3 +493,24 @@ async def test_a_held_event_of_a_refused_call_is_not_kept(tmp_path: Path) -> Non
     await book.append(LegHeld(call=CallId("new"), at=START, leg=LegId("l"), by=PartyType.AGENT))
     assert list(book.read()) == []
     await book.close()
+
+
+def test_the_end_of_a_call_is_not_dropped_before_its_beginning() -> None:
+    """Found by a full disk: the next gateway took such a call for open, and gave its row another end."""
+    index = JournalIndex()
+    for seq, (segment, call, kind) in enumerate(
+        [
+            (1, "ended", CallStarted.kind),
+            (1, "open", CallStarted.kind),
+            (2, "ended", CallEnded.kind),
+            (3, "open", LegCreated.kind),
+        ],
+        1,
+    ):
+        index.add(segment, seq, CallId(call), kind)
+    index.released = 3
+    assert index.droppable() == [(1, frozenset({CallId("open")}))]
+    index.dropped(1, 1, {CallId("open")})
+    assert index.droppable() == [(2, frozenset())]
+    index.dropped(2, 0, ())
+    assert index.droppable() == []
