@@ -9,7 +9,7 @@ from gateway.calls.context import CallContext
 from gateway.calls.digits import DIGITS
 from gateway.calls.leg import Leg
 from gateway.cdr.journal import Entry
-from gateway.errors import MediaError
+from gateway.errors import MediaError, MediaRejected
 from gateway.events import LegEnded, LegJoined
 from gateway.model import LegId
 
@@ -17,6 +17,10 @@ log = logging.getLogger("tandem.calls")
 
 PAUSE = ","
 PAUSE_SECONDS = 1.0
+STREAM_WITHIN = 5.0
+"""Seconds in which a packet of whoever is connected with the party has to come: rtpengine puts digits between
+such packets, and refuses them ("No SSRC context") while there has been none."""
+_AGAIN = 0.1
 _MOST = 1000
 
 
@@ -55,17 +59,28 @@ class DigitsAfter:
         try:
             for digit in digits:
                 if digit == PAUSE:
-                    await self._pause()
+                    await self._pause(PAUSE_SECONDS)
                 else:
-                    await leg.anchor.send_digit(digit)
+                    await self._press(leg, digit)
         except MediaError as error:
             log.warning("digits_after_answer_not_sent leg=%s cause=%s", leg.id, error.text)
         else:
             log.info("digits_after_answer_sent leg=%s count=%d", leg.id, len(digits))
 
-    async def _pause(self) -> None:
+    async def _press(self, leg: Leg, digit: str) -> None:
+        limit = self._clock.now() + STREAM_WITHIN
+        while True:
+            try:
+                await leg.anchor.send_digit(digit)
+                return
+            except MediaRejected as error:
+                if "SSRC" not in error.text or self._clock.now() > limit:
+                    raise
+            await self._pause(_AGAIN)
+
+    async def _pause(self, seconds: float) -> None:
         over = asyncio.Event()
-        timer = self._clock.call_later(PAUSE_SECONDS, over.set)
+        timer = self._clock.call_later(seconds, over.set)
         try:
             await over.wait()
         finally:
