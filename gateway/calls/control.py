@@ -23,8 +23,7 @@ from gateway.calls.dialling import Order
 from gateway.calls.digits import DIGITS
 from gateway.calls.holding import restore, set_hold, set_muted, set_party_hold
 from gateway.calls.leg import Leg, LegState
-from gateway.calls.outgoing import agent_trunk
-from gateway.calls.page_leg import page_leg
+from gateway.calls.outgoing import agent_trunk, leg_to
 from gateway.calls.placing import PlacedAgent
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.semi_attended import complete_ringing, rung
@@ -68,15 +67,8 @@ class CallControl(Checks):
             raise ControlError(409, refusal, "no new call can be taken now")
         call = self._registry.new_call()
         own = through.e164(dialled)
-        leg = page_leg(self._context, name, login, number=own, role=Role.CALLER, post=call.post) or Leg(
-            self._context.bay,
-            through,
-            tenant="",
-            role=Role.CALLER,
-            identity=PartyIdentity(PartyType.AGENT, login),
-            number=own,
-            post=call.post,
-        )
+        identity = PartyIdentity(PartyType.AGENT, login)
+        leg = leg_to(self._context, call, through, identity, number=own, role=Role.CALLER)
         try:
             target, order = self._way(call, number, leg, trunk, role=Role.CALLEE, digits=digits)
         except ControlError:

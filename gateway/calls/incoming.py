@@ -11,8 +11,7 @@ from gateway.calls.dialling import Order
 from gateway.calls.endings import failure, refusal
 from gateway.calls.first_callee import FirstCallee
 from gateway.calls.leg import Leg
-from gateway.calls.outgoing import agent_trunk
-from gateway.calls.page_leg import page_leg
+from gateway.calls.outgoing import leg_to
 from gateway.calls.routing import PartyIdentity, Routed, identify, origin_of, route_call
 from gateway.calls.waiting import waited
 from gateway.errors import SipError
@@ -79,22 +78,14 @@ class Incoming:
     async def _dial(self, where: Routed) -> None:
         call, caller = self._call, self.leg
         trunk = self._context.trunks[where.trunk]
-        identity = identify(trunk.name, where.number, self._context.directory)
-        callee = page_leg(
+        callee = leg_to(
             self._context,
-            agent_trunk(self._context),
-            identity.login,
-            number=where.number,
-            role=Role.CALLEE,
-            post=call.post,
-        ) or Leg(
-            self._context.bay,
+            call,
             trunk,
-            tenant=where.tenant,
-            role=Role.CALLEE,
-            identity=identity,
+            identify(trunk.name, where.number, self._context.directory),
             number=where.number,
-            post=call.post,
+            role=Role.CALLEE,
+            tenant=where.tenant,
         )
         order = Order(
             number=where.number,

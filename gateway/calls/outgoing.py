@@ -7,11 +7,12 @@ from gateway.calls.context import CallContext
 from gateway.calls.dialling import Order
 from gateway.calls.leg import Leg
 from gateway.calls.page_leg import page_leg
-from gateway.calls.routing import Origin, Routed, identify, route_call
+from gateway.calls.routing import Origin, PartyIdentity, Routed, identify, route_call
 from gateway.errors import SipError
 from gateway.model import PartyType, Role, TrunkKind
 from gateway.trunks.identity import Caller
 from gateway.trunks.numbers import to_e164
+from gateway.trunks.trunk import Trunk
 
 
 def outgoing(
@@ -34,17 +35,31 @@ def outgoing(
     name, dialled, tenant = _way(context, number, by, trunk)
     to = context.trunks[name]
     identity = identify(name, dialled, context.directory)
+    leg = leg_to(context, call, to, identity, number=dialled, role=role, tenant=tenant)
+    return leg, Order(number=dialled, caller=Caller(caller), headers=headers)
+
+
+def leg_to(
+    context: CallContext,
+    call: Call,
+    trunk: Trunk,
+    identity: PartyIdentity,
+    *,
+    number: str,
+    role: Role,
+    tenant: str = "",
+) -> Leg:
+    """A new leg for `call`: at the open page of the agent that `identity` names, else over `trunk`."""
     agents = agent_trunk(context)
-    leg = page_leg(context, agents, identity.login, number=dialled, role=role, post=call.post) or Leg(
+    return page_leg(context, agents, identity.login, number=number, role=role, post=call.post) or Leg(
         context.bay,
-        to,
+        trunk,
         tenant=tenant,
         role=role,
         identity=identity,
-        number=dialled,
+        number=number,
         post=call.post,
     )
-    return leg, Order(number=dialled, caller=Caller(caller), headers=headers)
 
 
 def agent_trunk(context: CallContext) -> str:

@@ -105,16 +105,7 @@ def _session(context: CallContext, leg: Leg, login: str, ring: Ring) -> PageSess
 class PageDialling(Dialling):
     """There is one page and nothing to hunt through."""
 
-    def __init__(
-        self,
-        context: CallContext,
-        call: CallId,
-        leg: Leg,
-        order: Order,
-        record: Callable[..., Awaitable[None]],
-    ) -> None:
-        super().__init__(context, call, leg, order, record)
-        self._rang = False
+    _rang = False
 
     @property
     def rang(self) -> bool:

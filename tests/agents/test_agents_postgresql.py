@@ -31,13 +31,8 @@ from tests.cdr.postgres import PostgresServer
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    found = PostgresServer()
-    try:
-        found.create()
-        found.start()
+    with PostgresServer.running() as found:
         yield found
-    finally:
-        found.remove()
 
 
 @pytest.fixture

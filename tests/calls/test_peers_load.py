@@ -66,6 +66,21 @@ class Machine(DialogUser):
         """Nothing to do: the answer was complete."""
 
 
+def machines(pki: Pki, sink: RtpPeer) -> Teams:
+    """Teams, of which a `Machine` answers every call; it keeps nothing of them."""
+    teams = Teams(pki, media_addresses=["127.0.0.1"], log=WireLog(keep=False))
+    teams.ua.wire.observer = None  # it would remember every dialog
+
+    def pick_up(transaction: ServerTx) -> bool:
+        if transaction.request.method != "INVITE":
+            return False
+        Machine(teams, transaction, sink)
+        return True
+
+    teams.hook = pick_up
+    return teams
+
+
 class Tally(list[Event]):
     """Counts the calls that have ended instead of keeping what happened in them."""
 
@@ -175,16 +190,7 @@ async def test_a_slow_rtpengine_is_not_taken_for_a_hung_one(
 async def test_a_thousand_calls_in_a_row_and_a_hundred_at_once_leave_nothing_behind(
     roomy: Engine, pki: Pki, sink: RtpPeer, tmp_path: Path
 ) -> None:
-    teams = Teams(pki, media_addresses=["127.0.0.1"], log=WireLog(keep=False))
-    teams.ua.wire.observer = None  # it would remember every dialog
-
-    def pick_up(transaction: ServerTx) -> bool:
-        if transaction.request.method != "INVITE":
-            return False
-        Machine(teams, transaction, sink)
-        return True
-
-    teams.hook = pick_up
+    teams = machines(pki, sink)
     center = Foreign(f"udp:127.0.0.1:{ports.free_port()}")
     async with open_house(roomy, pki, tmp_path, center=center, teams=teams) as h:
         h.events = Tally()

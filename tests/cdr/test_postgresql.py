@@ -28,13 +28,8 @@ from tests.unit.test_sinks import agents_found, old_rows
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    found = PostgresServer()
-    try:
-        found.create()
-        found.start()
+    with PostgresServer.running() as found:
         yield found
-    finally:
-        found.remove()
 
 
 @pytest.fixture

@@ -22,16 +22,13 @@ from gateway.sip.transaction_timers import Timers
 from media.engine import Engine
 from tests.calls.foreign import Foreign, listener
 from tests.calls.house import EXPERT, House, open_house, until
-from tests.calls.test_peers_load import Machine, Tally, roomy, sink
+from tests.calls.test_peers_load import Tally, machines, roomy, sink
 from tests.cdr.events import simple_call
 from tests.cdr.postgres import PostgresServer
 from tests.cdr.sinks import MemorySink
 from tests.peers.certs import Pki
 from tests.peers.rtp import RtpPeer
 from tests.peers.sipp import Sipp, available
-from tests.peers.sipwire_net import WireLog
-from tests.peers.sipwire_ua import ServerTx
-from tests.peers.teams import Teams
 from tests.support import ports
 
 __all__ = ["roomy", "sink"]
@@ -85,16 +82,7 @@ class Pace:
 async def test_a_minute_without_postgresql_loses_no_row_and_doubles_none(
     roomy: Engine, pki: Pki, sink: RtpPeer, server: PostgresServer, tmp_path: Path
 ) -> None:
-    teams = Teams(pki, media_addresses=["127.0.0.1"], log=WireLog(keep=False))
-    teams.ua.wire.observer = None
-
-    def pick_up(transaction: ServerTx) -> bool:
-        if transaction.request.method != "INVITE":
-            return False
-        Machine(teams, transaction, sink)
-        return True
-
-    teams.hook = pick_up
+    teams = machines(pki, sink)
     center = Foreign(f"udp:127.0.0.1:{ports.free_port()}")
     async with open_house(roomy, pki, tmp_path, center=center, teams=teams) as h:
         h.events = Tally()

@@ -27,13 +27,8 @@ from tests.teams.room_stage import LOGIN, RoomStage, good_account
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    found = PostgresServer()
-    try:
-        found.create()
-        found.start()
+    with PostgresServer.running() as found:
         yield found
-    finally:
-        found.remove()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
