@@ -35,7 +35,7 @@ from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.call_state import CallState as Told
 from gateway.cdr.call_state import closing_events
 from gateway.errors import MediaError, SipError
-from gateway.events import LegTransferred
+from gateway.events import LegLeft, LegTransferred
 from gateway.model import CallId, InteractionId, ReleasedBy, Result, Termination
 from gateway.sip import orphans
 from gateway.sip.sdp import Direction
@@ -181,6 +181,7 @@ class Restorer:
         for leg in found.cut:
             await call.drop(leg, over if leg.id in call.joined else _cut(answered=False))
         await self._write_missing(call)
+        await self._mend_loans(call)
         await self._end_transfers(found)
         legs = [leg for leg in call.legs.values() if leg.state is LegState.UP]
         known = await asyncio.gather(*(self._compare(call, leg) for leg in legs))
@@ -220,6 +221,19 @@ class Restorer:
             if leg.id not in told.members:
                 await call.records.joined(leg)
                 call.answered_at.setdefault(leg.id, call.now())
+
+    async def _mend_loans(self, call: Call) -> None:
+        """A merge or transfer that was cut off half-way has not been: who is still in his consultation is a
+        member on hold here, and those who had just come from there are none.
+        """
+        told = self._told[call.id]
+        gone = [leg for leg in told.members if leg not in call.joined and told.legs[leg].ended is None]
+        for loan in call.lent.values():
+            if loan.leg.id not in told.members:
+                await call.records.joined(loan.leg)
+            await set_hold(call, loan.leg, True)
+        for leg in gone:
+            await call.record(LegLeft(call=call.id, at=call.now(), leg=leg))
 
     async def _end_transfers(self, found: Remembered) -> None:
         """One whose target has answered is done; any other that was under way has failed, and the transferor

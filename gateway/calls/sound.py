@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.calls.audibility import Edges, Participant, audibility
+from gateway.calls.audibility import Edges, Hold, Participant, audibility
 from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.signals import Command
@@ -68,7 +68,7 @@ class CallSound:
     def hearers(self, leg: LegId) -> list[LegId]:
         """Who hears this party; mutes are for voices, not for keys."""
         parties, ringing, _ = self._wanted()
-        edges = audibility(self._participants(parties, ringing), self._call.holds, music=self._call.music)
+        edges = audibility(self._participants(parties, ringing), self._holds(), music=self._call.music)
         return sorted(listener for speaker, listener in edges.speech if speaker == leg)
 
     def _wanted(self) -> tuple[dict[LegId, Leg], set[LegId], Edges]:
@@ -77,9 +77,15 @@ class CallSound:
         parties = {leg.id: leg for leg in call.legs.values() if self._takes_part(leg)}
         ringing = {leg for leg in parties if leg not in call.joined and leg in call.dialling}
         edges = audibility(
-            self._participants(parties, ringing), call.holds, muted=call.muted, music=call.music
+            self._participants(parties, ringing), self._holds(), muted=call.muted, music=call.music
         )
         return parties, ringing, edges
+
+    def _holds(self) -> set[Hold]:
+        """Whoever is away in a consultation holds the call, whatever became of his own hold: his leg cannot
+        be connected here.
+        """
+        return self._call.holds | {Hold(leg) for leg in self._call.lent}
 
     async def adopt(self, snapshot: Mapping[str, Any]) -> None:
         """After a restart: the room that has mixed this call meanwhile. MediaError: it is not to be had."""

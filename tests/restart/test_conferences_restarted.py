@@ -10,15 +10,26 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from gateway.cdr.journal import Journal
+from gateway.events import (
+    Event,
+    LegAnswered,
+    LegCreated,
+    LegJoined,
+    LegLeft,
+    LegResumed,
+)
+from gateway.model import CallId, LegId, PartyType, Role
 from tests.calls.matrix import AGENT, everybody
 from tests.peers.certs import Pki
 from tests.restart.plant import ROOT, Plant, open_plant
-from tests.restart.scenes import ALL, Scene, Switchboard, switchboard
+from tests.restart.scenes import ALL, ASIDE, Scene, Switchboard, switchboard
 from tests.support.waiting import until
 
 WHISPERED = {"agent": {"expert", "fourth"}, "expert": {"agent"}, "fourth": {"agent", "expert"}}
@@ -113,6 +124,72 @@ async def test_all_hear_what_they_heard_and_everything_goes_on(pki: Pki, tmp_pat
     assert primary["global_interaction_id"] == consultation["global_interaction_id"]
     assert primary["hold_count"] == 1
     assert [row["disposition"] for row in found["transfer"]] == ["transferred"]
+
+
+def found_in(plant: Plant, number: str) -> tuple[CallId, LegId]:
+    """The call that has booked this number's leg, and the leg, by the records."""
+    for file in (plant.state / "calls").glob("*.json"):
+        for leg in json.loads(file.read_text())["legs"]:
+            if leg["number"] == number:
+                return CallId(file.stem), LegId(leg["id"])
+    raise AssertionError(f"{number} is in no record")
+
+
+@pytest.mark.parametrize("what", ["merge", "transfer"])
+async def test_killed_in_a_merge_whose_resume_was_journaled_and_not_recorded(
+    pki: Pki, tmp_path: Path, what: str
+) -> None:
+    """The journal had the agent's hold ended and the third party in, the records had him away in his
+    consultation: his speech was to be bridged to a leg that was not there, and the call broke with 500.
+    """
+    async with open_plant(pki, tmp_path, center_extra=AGENT) as plant, switchboard(plant) as board:
+        aside = await scene("consult", 0, plant, board)
+        await until(lambda: len(list((plant.state / "calls").glob("*.json"))) == 2, 10)
+        await plant.kill()
+        primary, expert = found_in(plant, aside.dialled(0))
+        consultation, agent = found_in(plant, aside.caller)
+        _, third = found_in(plant, aside.dialled(1))
+        assert consultation != primary
+        journal = Journal()
+        await journal.open(plant.state / "journal")
+        at = int(time.time() * 1000)
+        arrived: list[Event] = [
+            LegCreated(
+                call=primary,
+                at=at,
+                leg=third,
+                trunk="teams",
+                party=PartyType.TEAMS_EXPERT,
+                role=Role.PARTICIPANT,
+                number=aside.dialled(1),
+                host=False,
+            ),
+            LegAnswered(call=primary, at=at, leg=third, codec="PCMA", srtp=True),
+        ]
+        over: Event = (
+            LegResumed(call=primary, at=at, leg=agent, by=PartyType.AGENT)
+            if what == "merge"
+            else LegLeft(call=primary, at=at, leg=agent)
+        )
+        await journal.append(*arrived, over, LegJoined(call=primary, at=at, leg=third))
+        await journal.close()
+        await plant.start()
+        await aside.heard(ASIDE, HEARD_WITHIN)
+        await aside.api("POST", f"/{primary}/consultation/merge")
+        aside.now(ALL)
+        await aside.heard(ALL, HEARD_WITHIN)
+        await aside.conclude()
+        rows = await plant.all_rows(2)
+    assert {row["reason"] for row in rows} == {"hangup", "merged"}
+    [row] = [row for row in rows if row["id"] == primary]
+    members = [set(segment["members"]) for segment in row["detail"]["segments"]]
+    three, two = {agent, expert, third}, {agent, expert}
+    first = members.index(three) if what == "merge" else members.index({expert, third})
+    # the third was in for what had been journaled, then not, then by the merge that was not cut off
+    last = len(members) - 1 - members[::-1].index(three)
+    assert two in members[first + 1 : last], members
+    # he held until the merge that was cut off, and again from the restart until the one that was not
+    assert [hold["by"] for hold in row["detail"]["holds"]] == ["agent", "agent"]
 
 
 async def test_rooms_are_taken_over_and_not_replaced(pki: Pki, tmp_path: Path) -> None:
