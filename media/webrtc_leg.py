@@ -234,6 +234,10 @@ class BrowserAnchor(Anchor):
     async def local_offer(self, direction: Direction = Direction.SENDRECV) -> bytes:
         raise MediaRejected("a browser gets a new leg instead of a new offer")
 
+    async def send_digit(self, digit: str, ms: int = 160) -> None:
+        """rtpengine says "ok" and puts nothing into Opus (measured); no page is told of telephone-events."""
+        raise MediaRejected("a browser takes no digits")
+
     async def rekey(self) -> bytes:
         raise MediaRejected("a browser's keys come from DTLS")
 

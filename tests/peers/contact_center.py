@@ -50,6 +50,7 @@ class ContactCenter:
     codecs           names in the order offered; telephone_event None: it has none
     challenge        demand digest authentication for incoming calls
     session_expires  seconds offered in our INVITEs, 0 for no session timer
+    granted          Session-Expires of our answers; "": what was asked for, to be refreshed by who asked
     """
 
     def __init__(
@@ -67,12 +68,13 @@ class ContactCenter:
         telephone_event: int | None = 101,
         challenge: Challenge | None = None,
         session_expires: int = 0,
+        granted: str = "",
         owner: str = "contact center",
         log: WireLog | None = None,
     ) -> None:
         self.gateway, self.kind, self.host, self.number = gateway, kind, host, number
         self.tone, self.codecs, self.telephone_event = tone, codecs, telephone_event
-        self.challenge, self.session_expires = challenge, session_expires
+        self.challenge, self.session_expires, self.granted = challenge, session_expires, granted
         self.port, self.tls_port, self.pki, self.srtp = port, 0, pki, srtp
         self.ua = WireUa(owner, log)
         self.ua.handler = self._on_request

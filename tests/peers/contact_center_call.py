@@ -39,7 +39,9 @@ class CenterCall(WireCall):
         found: list[tuple[str, str]] = []
         if method in ("INVITE", "UPDATE", "REFER") and (not code or 100 < code < 300):
             found += [("Contact", self.center.contact), ("Allow", self.allow), ("Supported", self.supported)]
-        if method == "INVITE" and code == 200 and self.invited is not None and "timer" in self.supported:
+        if code == 200 and self.center.granted and method in ("INVITE", "UPDATE"):
+            found += [("Require", "timer"), ("Session-Expires", self.center.granted)]
+        elif method == "INVITE" and code == 200 and self.invited is not None and "timer" in self.supported:
             expires = self.invited.request.get("Session-Expires").split(";")[0]
             if expires:
                 found += [("Require", "timer"), ("Session-Expires", f"{expires};refresher=uac")]
