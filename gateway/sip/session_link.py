@@ -200,7 +200,7 @@ class Exchange:
     new CSeq).
 
     on_response gets provisional and final responses, and for INVITE every 2xx; on_failure comes once, instead
-    of a final response.
+    of a final response. Once cancelled it is not sent again: a challenge is then a refusal like any other.
     """
 
     def __init__(
@@ -234,6 +234,7 @@ class Exchange:
         self._on_response = on_response
         self._on_failure = on_failure
         self._attempts = 0
+        self._cancelled = False
         self._answered: frozenset[tuple[str, str]] = frozenset()
         self._place: Place | None = None
         self._redials = 0
@@ -276,6 +277,7 @@ class Exchange:
         self.link.submit(self.dialog, at, lambda error: self._failure(attempt, error))
 
     def cancel(self, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self._cancelled = True
         if self.transaction is not None:
             self.transaction.cancel(headers)
 
@@ -295,6 +297,7 @@ class Exchange:
         self.link.went_by(self.transaction)
         if (
             response.code in (401, 407)
+            and not self._cancelled
             and self._attempts < MAX_ATTEMPTS
             and self.link.auth.learn(response, self._answered)
         ):

@@ -355,7 +355,8 @@ class InviteClient:
         self.stop()
         if session.state not in (SessionState.CALLING, SessionState.PROCEEDING, SessionState.CANCELLING):
             return
-        if session.state is SessionState.CANCELLING and response is None:
+        # who asks for a password has not refused the call
+        if session.state is SessionState.CANCELLING and (response is None or code in (401, 407)):
             code, phrase = 487, "Request Terminated"
         session.advance(Edge.FAIL)
         session.finish(Failed(code, phrase, response, cause))

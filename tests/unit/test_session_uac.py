@@ -255,6 +255,23 @@ def test_challenge_is_answered_with_the_next_cseq_and_repeated_in_the_ack() -> N
     stage.assert_clean()
 
 
+@pytest.mark.parametrize(
+    "challenge",
+    [(401, CHALLENGE), (407, ("Proxy-Authenticate", 'Digest realm="p", nonce="n"'))],
+)
+def test_a_cancelled_invite_that_is_challenged_is_not_sent_again(
+    challenge: tuple[int, tuple[str, str]],
+) -> None:
+    """The second INVITE got no CANCEL: the telephone rang on for a caller who had hung up."""
+    stage = Stage()
+    session = stage.call(profile=dataclasses.replace(PROFILE, credentials=Credentials("me", "secret")))
+    session.cancel()
+    stage.wire.sent[0].answer(challenge[0], headers=[challenge[1]])
+    assert stage.methods() == ["INVITE"]
+    assert (stage.last(Failed).code, stage.last(Failed).cause) == (487, "response")
+    stage.assert_clean()
+
+
 def test_wrong_password_does_not_loop() -> None:
     stage = Stage()
     stage.call(profile=dataclasses.replace(PROFILE, credentials=Credentials("me", "wrong")))
