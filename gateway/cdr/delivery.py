@@ -68,8 +68,9 @@ class Delivery:
     def start(self) -> None:
         self.position = self._saved = self._outbox.position(self._sink.name)
         if self.position > self._outbox.last_seq:
-            # The outbox was lost or replaced: places of another life mean nothing here.
-            self.position = self._saved = 0
+            # The outbox was lost or replaced: places of another life mean nothing here. What is saved has to
+            # go too, or it would be believed again once this outbox has grown as far.
+            self.position, self._saved = 0, -1
         self._tasks = [
             asyncio.create_task(self._run(), name=f"sink-{self._sink.name}"),
             asyncio.create_task(self._save_now_and_then(), name=f"sink-{self._sink.name}-position"),

@@ -162,6 +162,16 @@ class Journal:
         """The highest sequence number given out."""
         return self._seq
 
+    def continue_after(self, seq: int) -> None:
+        """Give out no number up to `seq`; before the first `append`.
+
+        A journal whose newest records were lost would count on from the oldest that are left, and rows with
+        numbers that the outbox and its sinks have passed already would reach nobody.
+        """
+        if seq > self._seq:
+            log.warning("journal_behind seq=%d counts_on_after=%d: newer records were lost", self._seq, seq)
+            self._seq = seq
+
     @property
     def open_calls(self) -> frozenset[CallId]:
         """Calls with a durable event and no durable CallEnded."""

@@ -106,6 +106,7 @@ class Recorder:
         """
         await asyncio.to_thread(self._outbox.open)
         self._processed = self._outbox.last_seq
+        self._journal.continue_after(self._processed)
         missing = await asyncio.to_thread(self._replay)
         self._ended.extend(missing)
         self._unsubscribe = self._journal.subscribe(self._on_entry)

@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Self
 
@@ -221,6 +222,49 @@ async def test_an_outbox_that_was_lost_does_not_silence_a_sink(tmp_path: Path) -
     async with Gateway(tmp_path, sink) as gateway:
         await gateway.calls(7)
         await until(lambda: len(sink.got) == 6)
+
+
+@pytest.mark.parametrize("lost", ["its newest records", "all of it"])
+async def test_a_damaged_journal_costs_no_later_row(tmp_path: Path, lost: str) -> None:
+    """It counted on from what was left, below what outbox and sinks had passed: rows reached nobody."""
+    sink = MemorySink()
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(*range(20))
+        await until(lambda: len(sink.got) == 20)
+        newest = gateway.journal.last_seq
+    if lost == "all of it":
+        shutil.rmtree(tmp_path / "journal")
+    else:
+        (path,) = files(tmp_path / "journal", "journal-*.log")
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([*lines[:-60], *(b"x" * (len(line) - 1) + b"\n" for line in lines[-60:])]))
+    async with Gateway(tmp_path, sink) as gateway:
+        assert gateway.journal.last_seq == newest
+        await gateway.calls(*range(1001, 1011))
+        await until(lambda: len(sink.got) == 30)
+        assert gateway.journal.last_seq > newest
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(2000)
+        await until(lambda: len(sink.got) == 31)
+    assert sink.got == [*ids(range(20)), *ids(range(1001, 1011)), *ids(range(2000, 2001))]
+
+
+async def test_the_place_of_a_lost_outbox_is_forgotten_for_good(tmp_path: Path) -> None:
+    """A sink that is down meanwhile must not be taken to have what the new outbox holds."""
+    sink = MemorySink()
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(*range(5))
+        await until(lambda: len(sink.got) == 5)
+    for path in itertools.chain(files(tmp_path / "outbox", "*.log"), files(tmp_path / "journal", "*.log")):
+        path.unlink()
+    sink.down = True
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(*range(10, 20))
+        await until(lambda: gateway.recorder.sinks[0].behind)
+    sink.down = False
+    async with Gateway(tmp_path, sink):
+        await until(lambda: len(sink.got) == 15)
+    assert sink.got == [*ids(range(5)), *ids(range(10, 20))]
 
 
 async def test_json_lines_hold_every_row(tmp_path: Path) -> None:
