@@ -232,7 +232,7 @@ class Call(CallTask):
         """How a supervisor takes part; only one who barges in is a member for the records."""
         was_aloof = self.aloof(leg.id)
         self.supervisors[leg.id] = supervision
-        await self.records.noted("supervision", leg, mode=supervision.mode.value, of=supervision.of)
+        await self.records.supervising(leg, supervision)
         if leg.id in self.joined and was_aloof != self.aloof(leg.id):
             await (self.records.joined(leg) if was_aloof else self.records.left(leg))
         await self.rewire()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from gateway.calls.audibility import Supervision
 from gateway.calls.endings import failure
 from gateway.calls.holding import set_hold, set_muted
 from gateway.calls.leg import Leg, LegState
@@ -82,7 +83,8 @@ async def hand_over(
 ) -> HandedOver:
     """In `source`'s task: `legs` take part in `target` from now on, and `source` ends with `over`.
 
-    Legs that `target` had lent end their hold there.
+    Legs that `target` had lent end their hold there. A supervisor among them remains one, and those who only
+    listen or whisper to one of them come along unasked: they keep hearing his conversation.
     leaving:    a leg of `source` to hang up even if it was borrowed
     instead_of: a leg of `target` that steps down for them; it comes back when they cannot be heard
     then:       runs in `target`'s task once all are in, or with the cause why they are not
@@ -92,14 +94,16 @@ async def hand_over(
 
     if target.state is CallState.ENDED:
         raise SipError(481, "the call they were to go to has ended")
+    legs = [*legs, *_hidden(source, legs)]
     ids = {leg.id for leg in legs}
     muted = source.muted & ids
+    supervisors = {leg: how for leg, how in source.supervisors.items() if leg in ids}
     holding = {hold.by for hold in source.holds if hold.of is None and hold.by in ids}
 
     async def accept() -> None:
         if instead_of is not None:
             await target.step_down(instead_of)
-        signal.error = await _receive(target, legs, holding, muted)
+        signal.error = await _receive(target, legs, holding, muted, supervisors)
         if signal.error and instead_of is not None and instead_of.id in target.legs:
             await target.take_back(instead_of)
         if then is not None:
@@ -113,6 +117,16 @@ async def hand_over(
         await source.drop(leaving, over)
     await source.end(over)
     return signal
+
+
+def _hidden(call: Call, legs: Sequence[Leg]) -> list[Leg]:
+    """Supervisors of these whom nobody knows of, unless they are among them already."""
+    ids = {leg.id for leg in legs}
+    return [
+        call.legs[leg]
+        for leg, how in call.supervisors.items()
+        if how.of in ids and leg in call.joined - ids and leg in call.legs and call.aloof(leg)
+    ]
 
 
 async def taken(source: Call, target: Call, signal: HandedOver) -> None:
@@ -137,21 +151,37 @@ def _pass_on(
 
     signal = HandedOver(tuple(legs), accept, refuse)
     for leg in legs:
+        how = source.supervisors.get(leg.id)
         source.forget(leg)
+        if how is not None:
+            # whom a restart gives back is still no party to the others
+            source.supervisors[leg.id] = how
         source.passing[leg.id] = leg
         leg.post = target.post
     target.post(signal)
     return signal
 
 
-async def _receive(target: Call, legs: Sequence[Leg], holding: set[LegId], muted: set[LegId]) -> str:
+async def _receive(
+    target: Call,
+    legs: Sequence[Leg],
+    holding: set[LegId],
+    muted: set[LegId],
+    supervisors: Mapping[LegId, Supervision],
+) -> str:
     """Take them in; why they cannot be heard, "" when they can: then newcomers are hung up."""
     newcomers = [leg for leg in legs if leg.id not in target.lent]
     for leg in newcomers:
         leg.role = Role.PARTICIPANT
         leg.moves += 1
+        how = supervisors.get(leg.id)
+        if how is not None:
+            # in one breath with the leg: a record between the two would make a party of him
+            target.supervisors[leg.id] = how
         target.add_leg(leg)
         await target.records.answered(leg)
+        if how is not None:
+            await target.records.supervising(leg, how)
     for leg in legs:
         if leg not in newcomers:
             _returned(target, leg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from gateway.calls.audibility import Supervision
 from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg
 from gateway.errors import JournalError, Overloaded
@@ -137,6 +138,9 @@ class CallRecords:
     async def noted(self, what: str, leg: Leg | None = None, **detail: str) -> None:
         who = None if leg is None else leg.id
         await self.write(Noted(call=self._call, at=self.now(), what=what, leg=who, detail=dict(detail)))
+
+    async def supervising(self, leg: Leg, supervision: Supervision) -> None:
+        await self.noted("supervision", leg, mode=supervision.mode.value, of=supervision.of)
 
     async def stage(self, stage: str) -> None:
         await self.write(StageEntered(call=self._call, at=self.now(), stage=stage))
