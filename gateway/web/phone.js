@@ -76,8 +76,12 @@ export class Phone {
     const socket = this.socket;
     this.socket = null;
     socket?.close();
-    for (const leg of [...this.legs.keys()]) this.gone(leg);
+    this.drop();
     this.state = "off";
+  }
+
+  drop() {
+    for (const leg of [...this.legs.keys()]) this.gone(leg);
   }
 
   // ---- the gateway ----
@@ -92,7 +96,9 @@ export class Phone {
       if (socket !== this.socket) return;
       this.socket = null;
       this.state = event.code === REPLACED ? "replaced" : "connecting";
-      if (this.on && event.code !== REPLACED) this.timer = setTimeout(() => this.open(), AGAIN);
+      // Its calls are the other page's now; nothing will be said of them here any more.
+      if (this.state === "replaced") this.drop();
+      else if (this.on) this.timer = setTimeout(() => this.open(), AGAIN);
       this.changed();
     };
     this.changed();

@@ -142,7 +142,7 @@ const en = {
   phone_off: "off",
   phone_connecting: "connecting…",
   phone_ready: "ready to ring",
-  phone_replaced: "Another page of yours rings now.",
+  phone_replaced: "Your telephone is in another tab.",
   microphone: "Microphone",
   speaker: "Loudspeaker",
   default_device: "System's choice",

@@ -27,6 +27,32 @@ window.RTCPeerConnection = class extends Connection {
   }
 };
 
+// Every context that plays something, and an ear at its loudspeaker.
+window.contexts = new Map();
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (there, ...how) {
+  if (there instanceof AudioDestinationNode) {
+    if (!contexts.has(there.context)) contexts.set(there.context, new AnalyserNode(there.context, { fftSize: 2048 }));
+    connect.call(this, contexts.get(there.context));
+  }
+  return connect.call(this, there, ...how);
+};
+
+/** dBFS of the bell's tone in what the page plays besides the call; it is silent while no time passes. */
+window.bell = async () => {
+  const places = () => [...contexts.keys()].map((one) => one.currentTime);
+  const before = places();
+  await new Promise((done) => setTimeout(done, 120));
+  const heard = [...contexts].map(([context, analyser], one) => (context.currentTime > before[one] ? taken(analyser, [425])[0] : -180));
+  return Math.max(-180, ...heard);
+};
+
+function taken(analyser, tones) {
+  const samples = new Float32Array(analyser.fftSize);
+  analyser.getFloatTimeDomainData(samples);
+  return tones.map((hz) => level(samples, hz, analyser.context.sampleRate));
+}
+
 /** Levels in dBFS of these tones in what the page plays just now (Goertzel over a Hann window); null: it plays nothing. */
 window.levels = async (tones) => {
   const player = [...document.querySelectorAll("audio")].find((one) => one.srcObject && !one.paused && !one.muted && one.volume > 0);
@@ -38,10 +64,9 @@ window.levels = async (tones) => {
   analyser.fftSize = 16384;
   source.connect(analyser);
   await new Promise((done) => setTimeout(done, (1000 * analyser.fftSize) / context.sampleRate + 60));
-  const samples = new Float32Array(analyser.fftSize);
-  analyser.getFloatTimeDomainData(samples);
+  const found = taken(analyser, tones);
   source.disconnect();
-  return tones.map((hz) => level(samples, hz, context.sampleRate));
+  return found;
 };
 
 function level(samples, hz, rate) {

@@ -11,6 +11,8 @@ from tests.browser.site import ANNA, ANNA_HZ, CUSTOMER, EXPERT, Site
 LABEL_OF = "async id => (await navigator.mediaDevices.enumerateDevices()).find(d => d.deviceId === id).label"
 MICROPHONE = 'connections.at(-1).getSenders()[0].track.label === "Fake Audio Input 2"'
 SPEAKER = f'await ({LABEL_OF})(document.querySelector("audio").sinkId) === "Fake Audio Output 2"'
+IN_ANOTHER_TAB = "Your telephone is in another tab."
+LIVE = "connections.flatMap(one => one.getSenders()).filter(one => one.track?.readyState === 'live').length"
 PAIR = {"agent": {"customer"}, "customer": {"agent"}}
 
 
@@ -84,7 +86,58 @@ async def test_a_call_that_the_page_does_not_take(site: Site) -> None:
 
     second = await site.page("anna")
     await browser_phone(second)
-    await expect(page.get_by_text("Another page of yours rings now.")).to_be_visible()
+    await expect(page.get_by_text(IN_ANOTHER_TAB)).to_be_visible()
     await press(page, "Ring here")
     await expect(page.get_by_text("ready to ring")).to_be_visible()
-    await expect(second.get_by_text("Another page of yours rings now.")).to_be_visible()
+    await expect(second.get_by_text(IN_ANOTHER_TAB)).to_be_visible()
+
+
+async def test_a_second_tab_takes_the_call_that_rings_or_is_up_and_leaves_the_first_silent(
+    site: Site,
+) -> None:
+    first = await site.page("anna")
+    await browser_phone(first)
+    customer = await site.carrier.call(ANNA)
+    await expect(first.get_by_role("button", name="Answer")).to_be_visible()
+    await rings(first)
+    second = await another_tab(first)
+    await rings(second)
+    await rings(first, False)
+    # Not this page's own any more: pressed here, the other answers.
+    await press(first, "Answer")
+    await customer.answered()
+    ears = Ears()
+    ears.page("agent", second, ANNA_HZ)
+    ears.call("customer", customer)
+    await ears.hear(PAIR)
+    await rings(second, False)
+    assert await first.evaluate(LIVE) == 0
+
+    await press(first, "Ring here")
+    await expect(second.get_by_text(IN_ANOTHER_TAB)).to_be_visible()
+    ears.page("agent", first, ANNA_HZ)
+    await ears.hear(PAIR)
+    assert await second.evaluate(LIVE) == 0
+    assert await ears_of(second) is None
+    await expect(second.get_by_text("The sound is interrupted.")).to_have_count(0)
+    await press(second, "Hang up")
+    await customer.expect_end()
+
+
+async def another_tab(page: Page) -> Page:
+    """One more of the same browser, which takes the telephone by itself."""
+    tab = await page.context.new_page()
+    await tab.goto(page.url)
+    await expect(tab.get_by_text("ready to ring")).to_be_visible()
+    await expect(page.get_by_text(IN_ANOTHER_TAB)).to_be_visible()
+    return tab
+
+
+async def rings(page: Page, wanted: bool = True) -> None:
+    """What the page plays besides the call: the bell's tone, or silence."""
+    await until_so(page, f"(await bell() > -40) === {str(wanted).lower()}")
+
+
+async def ears_of(page: Page) -> object:
+    """null: it plays nothing of a call."""
+    return await page.evaluate("levels([425])")
