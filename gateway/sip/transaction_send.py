@@ -219,10 +219,30 @@ class ClientSide:
             transaction.restart(flow)
 
     def start_cancel(self, cancel: Request, flow: Flow) -> None:
-        """ClientHost: the CANCEL has the INVITE's Via, so its branch is known already."""
+        """ClientHost: the CANCEL has the INVITE's Via, so its branch is known already. It goes where the
+        INVITE went (9.1), by a new connection when that one is gone or dies under it.
+        """
         key = (cancel.top_via.branch, "CANCEL")
-        transaction = NonInviteClientTransaction(self, cancel, key, _ignore_response, ignore_failure)
+
+        def failed(error: SipError) -> None:
+            log.warning("event=cancel-not-sent %s reason=%s", transaction.label, error.text)
+
+        transaction = NonInviteClientTransaction(self, cancel, key, _ignore_response, failed)
         self._clients[key] = transaction
+        target = flow.target
+        if target is None or not flow.closed:
+            transaction.start(flow)
+            if target is not None and transaction.state is not State.TERMINATED:
+                self._targets[transaction] = (target, cancel.headers["Via"])
+            return
+        self._spawn(self._start_anew(transaction, target))
+
+    async def _start_anew(self, transaction: ClientTransaction, target: Target) -> None:
+        try:
+            flow = await self._transports.flow(target)
+        except TransportError as error:
+            transaction.fail(error)
+            return
         transaction.start(flow)
 
     def send_ack(self, ack: Request, flow_or_target: Flow | Target, via_host: str | None = None) -> None:

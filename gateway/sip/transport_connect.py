@@ -101,6 +101,7 @@ class OutboundPool:
         sock = flow.socket
         if sock is not None:
             keep_alive(sock)
+        flow.target = target
         self._flows[target] = flow
         log.info("event=connected peer=%s", target)
         return flow

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.errors import TransportError
-from gateway.sip.transport_types import MAX_DATAGRAM, TransportKind, bracketed
+from gateway.sip.transport_types import MAX_DATAGRAM, Target, TransportKind, bracketed
 
 
 class Flow:
     """What requests are sent on and where messages came from.
 
     `peer_names` are the SAN dNSNames (lower case) of a peer certificate whose chain, dates and purpose were
-    verified; whether the name is the right one for a trunk is the caller's to say. `users` counts the
-    transactions that still need this flow: it is not drained before they end.
+    verified; whether the name is the right one for a trunk is the caller's to say. `target` is what a stream
+    of ours was dialled as, None for a peer's. `users` counts the transactions that still need this flow: it
+    is not drained before they end.
     """
 
     kind: TransportKind
@@ -21,6 +22,7 @@ class Flow:
     remote: tuple[str, int]
     peer_names: frozenset[str] = frozenset()
     outbound: bool = False
+    target: Target | None = None
     users: int = 0
 
     @property

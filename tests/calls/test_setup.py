@@ -97,6 +97,22 @@ async def test_cancel_before_any_answer_of_the_callee(house: OpenHouse) -> None:
         await expert.expect_end()
 
 
+async def test_the_caller_gives_up_after_the_connection_of_the_ringing_call_broke(house: OpenHouse) -> None:
+    """The CANCEL takes a new one; without it the Teams user's telephone rang on for nobody."""
+    async with house() as h:
+        agent = await h.center.call(EXPERT)
+        expert = await h.teams.expect_invite()
+        expert.ring()
+        await agent.ringing()
+        expert.connection.abort()
+        await until(lambda: not h.gateway.transports.connections, "the connection to be gone")
+        assert (await agent.cancel()).code == 487
+        await expert.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert row.disposition == "abandoned_ringing"
+
+
 async def test_answer_crossing_the_cancel_is_hung_up(house: OpenHouse) -> None:
     async with house() as h:
         agent = await h.center.call(EXPERT)

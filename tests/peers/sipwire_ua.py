@@ -335,6 +335,8 @@ class WireUa:
             return
         cancel.respond(200)
         invite.cancelled = cancel.request
+        if invite.connection.closed:
+            invite.connection = cancel.connection
         if invite.on_cancel is not None:
             invite.on_cancel(invite)
 

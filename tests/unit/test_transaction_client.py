@@ -255,6 +255,88 @@ async def test_cancel_while_connecting_sends_nothing_at_all() -> None:
     assert stage.settled()
 
 
+async def turns() -> None:
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+def lose(stage: Stage, flow: FakeFlow) -> None:
+    """The connection breaks."""
+    flow.is_closed = True
+    assert stage.transports.on_closed is not None
+    stage.transports.on_closed(flow)
+
+
+async def ringing(
+    stage: Stage, flow: FakeFlow, target: Target, request: Request | None = None, way: Target | None = None
+) -> tuple[ClientTransaction, Outcome]:
+    """An INVITE that made its connection, `flow` to `target`, and was told 180."""
+    stage.transports.connectable[target] = flow
+    transaction, outcome = send(stage, way or target, request, tcp_switch=way is not None)
+    await turns()
+    stage.layer.receive(answer(transaction.request, 180), flow)
+    return transaction, outcome
+
+
+TLS_PEER = Target(TransportKind.TLS, "192.0.2.9", 5061, "proxy.example.test")
+TCP_PEER = Target(TransportKind.TCP, "192.0.2.9", 5060)
+
+
+@pytest.mark.parametrize("switched", [False, True])
+async def test_cancel_of_what_rings_dials_anew_when_its_connection_broke(switched: bool) -> None:
+    """9.1: same address, port and transport, same Via; nobody else could stop the telephone."""
+    stage = Stage()
+    target = TCP_PEER if switched else TLS_PEER
+    kind = target.kind
+    lost, fresh = FakeFlow(kind), FakeFlow(kind)
+    request = outgoing(X_Long="x" * 1300) if switched else None
+    way = Target(TransportKind.UDP, "192.0.2.9", 5060) if switched else None
+    transaction, outcome = await ringing(stage, lost, target, request, way)
+    lose(stage, lost)
+    stage.transports.connectable[target] = fresh
+    transaction.cancel()
+    await turns()
+    [cancel] = fresh.requests
+    assert (cancel.method, cancel.headers["Via"]) == ("CANCEL", lost.requests[0].headers["Via"])
+    stage.layer.receive(answer(cancel, 200), fresh)
+    stage.layer.receive(answer(transaction.request, 487), fresh)
+    assert outcome.codes == [180, 487]
+    assert fresh.requests[-1].method == "ACK"
+    stage.clock.advance(0)
+    assert stage.settled()
+
+
+async def test_cancel_that_its_connection_took_along_is_sent_once_more() -> None:
+    stage, lost, fresh = Stage(), FakeFlow(TransportKind.TLS), FakeFlow(TransportKind.TLS)
+    transaction, _ = await ringing(stage, lost, TLS_PEER)
+    transaction.cancel()
+    assert lost.requests[-1].method == "CANCEL"
+    stage.transports.connectable[TLS_PEER] = fresh
+    lose(stage, lost)
+    await turns()
+    assert fresh.raw == [lost.raw[-1]]
+    lose(stage, fresh)
+    stage.clock.advance(64)
+    assert stage.settled()
+
+
+async def test_cancel_that_finds_no_way_ends_with_the_time_of_the_invite(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage, lost = Stage(), FakeFlow(TransportKind.TLS)
+    transaction, outcome = await ringing(stage, lost, TLS_PEER)
+    lose(stage, lost)
+    del stage.transports.connectable[TLS_PEER]
+    transaction.cancel()
+    await turns()
+    stage.clock.advance(0)
+    assert "event=cancel-not-sent" in caplog.text
+    assert not outcome.failures, "the final answer may still come on a connection of the peer's"
+    stage.clock.advance(33)
+    assert [type(failure) for failure in outcome.failures] == [TransactionTimeout]
+    assert stage.settled()
+
+
 async def test_request_to_a_target_waits_for_the_connection() -> None:
     stage, flow = Stage(), FakeFlow(TransportKind.TLS)
     target = Target(TransportKind.TLS, "192.0.2.9", 5061, "proxy.example.test")

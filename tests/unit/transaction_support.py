@@ -55,12 +55,16 @@ class FakeTransports:
         self.connectable: dict[Target, FakeFlow] = {}
 
     def flow_now(self, target: Target) -> Flow | None:
-        return self.ready.get(target)
+        flow = self.ready.get(target)
+        if flow is not None and flow.reliable:
+            flow.target = target
+        return flow
 
     async def flow(self, target: Target) -> Flow:
         flow = self.ready.get(target) or self.connectable.get(target)
         if flow is None:
             raise TransportError("refused")
+        flow.target = target
         return flow
 
     def sent_by(self, flow: Flow, via_host: str | None) -> str:
