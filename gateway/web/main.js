@@ -205,18 +205,27 @@ function signInPage() {
   return {
     ways: desk.ways,
     notice: desk.notice,
-    signedIn: () => void enter(),
+    once,
+    signedIn: enter,
     fail: (error) => say(explain(error)),
   };
 }
 
+/** Of several tries that are under way the last one counts, and one is enough. */
 async function enter() {
+  clearTimeout(desk.trying);
+  const attempt = (desk.entering = Symbol("attempt"));
+  const stale = () => attempt !== desk.entering || desk.me;
+  let me;
   try {
-    desk.me = await ask("GET", "/api/v1/me");
+    me = await ask("GET", "/api/v1/me");
   } catch (error) {
+    if (stale()) return;
     if (error.status === 401) return askForSignIn(desk.notice);
     return later(error, enter);
   }
+  if (stale()) return;
+  desk.me = me;
   useCsrf(desk.me.csrf);
   desk.login = desk.me.login;
   desk.notice = "";
@@ -237,14 +246,14 @@ async function askForSignIn(notice = "") {
   } catch (error) {
     return later(error, askForSignIn);
   }
-  say(notice);
+  if (!desk.me) say(notice);
 }
 
 function later(error, again) {
   desk.notice = explain(error);
   desk.ways ??= { local: true, entra: false };
   redraw();
-  setTimeout(again, AGAIN);
+  desk.trying = setTimeout(again, AGAIN);
 }
 
 function leave(notice) {

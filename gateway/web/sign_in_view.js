@@ -4,11 +4,13 @@ import { ask } from "./api.js";
 import { h } from "./dom.js";
 import { t } from "./texts.js";
 
-/** page: {ways, notice, signedIn(), fail(error)} */
+/** page: {ways, notice, once(key, command), signedIn(), fail(error)} */
 export function signInView(page) {
-  const submit = async (event) => {
+  const submit = (event) => {
     event.preventDefault();
-    const form = event.target;
+    void page.once("sign-in", () => signIn(event.target));
+  };
+  const signIn = async (form) => {
     try {
       await ask("POST", "/sign-in", { login: form.elements.login.value.trim(), password: form.elements.password.value });
     } catch (error) {
@@ -17,7 +19,7 @@ export function signInView(page) {
       return page.fail(error);
     }
     form.reset();
-    page.signedIn();
+    await page.signedIn();
   };
   const { local, entra } = page.ways;
   return h(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.actions import (
     NO_CALL,
@@ -18,11 +19,12 @@ from tests.browser.actions import (
     taken,
 )
 from tests.browser.ears import Ears, everybody
-from tests.browser.site import ANNA, BERT, BERT_HZ, CUSTOMER, EXPERT, SECOND_HZ, Site
+from tests.browser.site import ANNA, BERT, BERT_HZ, CUSTOMER, EXPERT, SECOND_HZ, Site, sign_in
 from tests.calls.test_answer import TALK, by_event
 from tests.peers.contact_center_call import CenterCall
 from tests.support.waiting import until
 
+ONE_PAGE = ["/api/v1/me/events", "/api/v1/phone"]
 SECOND = "+15551230009"
 OTHER = "+493055502"
 PAIR = everybody("agent", "customer")
@@ -277,15 +279,52 @@ async def test_a_click_to_dial_rings_the_agents_telephone_first_and_a_reload_kee
     await until(lambda: not site.gateway.telephony.calls.calls)
 
 
+async def test_a_gateway_that_comes_back_while_somebody_signs_in_gets_one_page_of_him(site: Site) -> None:
+    """The page tries again by itself, and he signs in: both find that he has."""
+    page = await site.page()
+    await page.evaluate("localStorage.setItem('tandem.phone_on', '1')")
+    asked = 0
+
+    async def slow_at_first(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            await asyncio.sleep(2.0)
+        await (route.abort() if asked == 1 else route.continue_())
+
+    await page.route("**/api/v1/me", slow_at_first)
+    await page.reload()
+    sockets, _ = connections(page)
+    await expect(page.get_by_text("The gateway cannot be reached.")).to_be_visible()
+    await sign_in(page, "anna")
+    await expect(page.get_by_text("ready to ring")).to_be_visible()
+    await asyncio.sleep(1.0)
+    assert sorted(sockets) == ONE_PAGE
+
+
+def connections(page: Page) -> tuple[list[str], list[str]]:
+    """The paths of the WebSockets that it opens from now on, and of what it posts."""
+    sockets: list[str] = []
+    posted: list[str] = []
+    page.on("websocket", lambda socket: sockets.append(urlsplit(socket.url).path))
+    page.on("request", lambda one: posted.append(one.url) if one.method == "POST" else None)
+    return sockets, posted
+
+
 async def test_a_wrong_password_and_an_ended_session_are_told(site: Site) -> None:
     page = await site.page()
     await page.get_by_label("Login").fill("anna")
     await page.get_by_label("Password").fill("wrong")
     await page.get_by_role("button", name="Sign in").click()
     await expect(page.get_by_role("alert")).to_contain_text("login or password is wrong")
+    await page.evaluate("localStorage.setItem('tandem.phone_on', '1')")
+    sockets, posted = connections(page)
     await page.get_by_label("Password").fill("correct horse battery")
-    await page.keyboard.press("Enter")
+    await page.get_by_role("button", name="Sign in").dblclick()
+    await expect(page.get_by_text("ready to ring")).to_be_visible()
     await expect(page.get_by_text("Connected", exact=True)).to_be_visible()
+    assert len(posted) == 1
+    assert sorted(sockets) == ONE_PAGE
     await site.gateway.agents.accounts.set_disabled("anna", True)
     await choose_state(page, "Ready")
     await expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
