@@ -7,6 +7,7 @@ kept at or below Graph's limit (facts/graph.md 5, requests an application a tena
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import deque
 from collections.abc import AsyncIterator
@@ -103,6 +104,14 @@ async def pause(clock: Clock, seconds: float) -> None:
         timer.cancel()
 
 
+class Closed(Exception):
+    """Graph wants to hear nothing of this category for `seconds` more, and that is too long to wait."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"closed for {seconds:.0f} s")
+
+
 class Bucket:
     """First come, first served."""
 
@@ -112,9 +121,12 @@ class Bucket:
         self._turn = asyncio.Lock()
         self._closed_until = 0.0
 
-    async def take(self, count: int = 1) -> None:
+    async def take(self, count: int = 1, until: float = math.inf) -> None:
+        """until: moment of the clock; Closed when Graph asked us to stay away for longer."""
+        self._check(until)
         async with self._turn:
             while True:
+                self._check(until)
                 now = self._clock.now()
                 self._level = min(self._limit.burst, self._level + (now - self._at) * self._limit.rate)
                 self._at = now
@@ -123,6 +135,11 @@ class Bucket:
                     self._level -= count
                     return
                 await pause(self._clock, wait)
+
+    def _check(self, until: float) -> None:
+        now = self._clock.now()
+        if self._closed_until > max(now, until):
+            raise Closed(self._closed_until - now)
 
     def close_for(self, seconds: float) -> None:
         """Graph asked us to stay away: nobody of this category goes before."""
@@ -143,13 +160,14 @@ class Pace:
         self._threads: dict[str, Bucket] = {}
         self._queues: dict[str, tuple[asyncio.Lock, deque[None]]] = {}
 
-    async def take(self, method: str, path: str, query: str) -> None:
+    async def take(self, method: str, path: str, query: str, until: float = math.inf) -> None:
+        """Closed, as `Bucket.take`."""
         thread = thread_of(path)
         if thread:
             if len(self._threads) > 1000:
                 self._threads = {name: one for name, one in self._threads.items() if not one.idle}
             await self._threads.setdefault(thread, Bucket(THREAD, self._clock)).take()
-        await self._buckets[category(method, path)].take(units(method, path, query))
+        await self._buckets[category(method, path)].take(units(method, path, query), until)
 
     def close_for(self, method: str, path: str, seconds: float) -> None:
         self._buckets[category(method, path)].close_for(seconds)

@@ -22,7 +22,7 @@ import aiohttp
 from yarl import URL
 
 from gateway.clock import Clock
-from gateway.teams.buckets import Pace, category, pause
+from gateway.teams.buckets import Closed, Pace, category, pause
 from gateway.teams.clouds import Cloud
 from gateway.teams.errors import (
     GraphError,
@@ -239,7 +239,7 @@ class GraphClient:
         token = await self._token(who)
         while True:
             if path != "/$batch":
-                await self.pace.take(method, path, query)
+                await self._take(method, path, query, began + self._patience)
             try:
                 reply = await self._once(method, url, path, token, body, headers)
             except GraphUnavailable as error:
@@ -260,12 +260,21 @@ class GraphClient:
                 may = safe or (reply.status in (429, 503) and told)
                 delay = self._delay(reply.headers, attempt)
                 late = self._clock.now() + delay - began > self._patience
+                if reply.status in _BUSY and (told or may):
+                    # Also when it is too long for this request: whoever comes next must not ask before.
+                    self.counters.throttled += 1
+                    self.pace.close_for(method, path, delay)
                 if reply.status not in _BUSY or not may or late:
                     raise _error(reply, who, f"{method} {path}")
-                self.counters.throttled += 1
-                self.pace.close_for(method, path, delay)
             attempt += 1
             await pause(self._clock, delay)
+
+    async def _take(self, method: str, path: str, query: str, until: float) -> None:
+        try:
+            await self.pace.take(method, path, query, until)
+        except Closed as error:
+            what = f"{method} {path}, not sent for {error.seconds:.0f} s more"
+            raise Throttled(429, "TooManyRequests", "-", what) from None
 
     async def _once(
         self, method: str, url: str, path: str, token: str, body: Json | None, headers: Mapping[str, str]

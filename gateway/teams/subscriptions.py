@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.clock import Clock, TimerHandle
 from gateway.teams.client import GraphClient, segment
-from gateway.teams.errors import GraphError, NotThere, PermissionMissing, SignInNeeded, TeamsError
+from gateway.teams.errors import GraphError, NotThere, PermissionMissing, SignInNeeded, TeamsError, Throttled
 from gateway.teams.notification_crypto import ContentKey
 from gateway.teams.store import Shelf, Store
 from gateway.teams.tasks import Tasks
@@ -218,7 +218,8 @@ class Subscriptions:
             expires = _moment(reply.body["expirationDateTime"])
             if expires - self._clock.wall() < _SHORTEST:
                 raise GraphError(200, "ShortRenewal", reply.request_id, "PATCH /subscriptions")
-        except SignInNeeded as error:
+        except (SignInNeeded, Throttled) as error:
+            # It lives on for a third of its time at least, and making it anew asks for more.
             self._failed(watch, error)
         except (GraphError, KeyError, ValueError) as error:
             log.info("event=subscription_remade kind=%s login=%s cause=%s", watch.kind, watch.owner, error)

@@ -97,6 +97,27 @@ async def test_patience_ends(sim: GraphSim, client: GraphClient, clock: FakeCloc
         await drive(clock, client.get("/me", who=None))
 
 
+async def test_nobody_asks_again_before_graph_wants_to_be_asked(
+    sim: GraphSim, client: GraphClient, clock: FakeClock
+) -> None:
+    """A Retry-After beyond our patience was forgotten: the next one asked at once, which Graph counts."""
+    await client.get("/organization", who=None)
+    sim.trouble("presence", 429, retry_after="120")
+    path = f"/users/{ANN}/presence"
+    with pytest.raises(Throttled):
+        await drive(clock, client.get(path, who=None))
+    asked = sim.count("GET", "presence")
+    for _ in range(5):
+        clock.advance(10)
+        with pytest.raises(Throttled, match="not sent"):
+            await client.get(path, who=None)
+    assert sim.count("GET", "presence") == asked
+    assert (await client.get(f"/users/{ERIKA}", who=None))["id"] == ERIKA, "another category is open"
+    clock.advance(20)
+    assert (await drive(clock, client.get(path, who=None)))["id"] == ANN
+    assert clock.now() >= 120
+
+
 async def test_a_message_is_posted_again_only_when_graph_said_so(
     sim: GraphSim, entra: Entra, client: GraphClient, clock: FakeClock
 ) -> None:

@@ -27,6 +27,7 @@ from tests.peers.graph import SECRET, TENANT, GraphSim
 from tests.peers.graph_subscriptions import encrypt
 from tests.support.clock import FakeClock
 from tests.support.waiting import until
+from tests.teams.acting import drive
 from tests.teams.conftest import ANN, ERIKA
 from tests.teams.room_stage import LOGIN, RoomStage, good_account
 
@@ -225,6 +226,23 @@ async def test_where_renewing_fails_or_gives_little_it_is_made_anew(stage: RoomS
     await stage.quiet()
     assert len(stage.sim.subscriptions.all) == 2
     assert not first & set(stage.sim.subscriptions.all)
+    await call(stage)
+    assert state(stage) == "not_ready"
+
+
+async def test_a_renewal_that_graph_is_too_busy_for_costs_no_subscription(stage: RoomStage) -> None:
+    """A throttled PATCH was answered with DELETE, POST and reading: more of what Graph had too much of."""
+    first, made = set(stage.sim.subscriptions.all), stage.sim.count("POST", "/subscriptions")
+    stage.sim.trouble("/subscriptions/", 429, method="PATCH", count=3, retry_after="90")
+    stage.clock.advance(2320)
+    for _ in range(12):
+        stage.clock.advance(60)
+        await drive(stage.clock, stage.quiet())
+    assert not stage.sim.troubles[0].count
+    assert set(stage.sim.subscriptions.all) == first
+    assert stage.sim.count("POST", "/subscriptions") == made
+    assert stage.sim.count("DELETE", "/subscriptions") == 0
+    assert stage.room.connected.subscriptions.faults == {}
     await call(stage)
     assert state(stage) == "not_ready"
 
