@@ -40,6 +40,8 @@ class ServerTransactionPort(Protocol):
 
     def respond(self, response: Response) -> None: ...
 
+    def ignore(self) -> None: ...
+
 
 class TransactionsPort(Protocol):
     """The transaction layer as the session layer uses it."""

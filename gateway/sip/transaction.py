@@ -57,7 +57,9 @@ class TransactionUser(Protocol):
     """The layer above. Called in the loop's thread; an exception is logged and answered with 500."""
 
     def on_request(self, transaction: ServerTransaction) -> None:
-        """A new request, neither ACK nor CANCEL. It must be answered with `transaction.respond`."""
+        """A new request, neither ACK nor CANCEL. It must be answered with `transaction.respond`, or be left
+        unanswered for good with `transaction.ignore`.
+        """
         ...
 
     def on_cancel(self, invite: ServerTransaction, cancel: Request) -> None:

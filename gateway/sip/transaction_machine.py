@@ -44,7 +44,7 @@ class Event(StrEnum):
     """Timer D, I, J, K, L or M: nothing more to absorb."""
     TRANSPORT_ERROR = "transport-error"
     GIVEN_UP = "given-up"
-    """Cancelled before it was sent, or the user never answered."""
+    """Cancelled before it was sent; the user never answered, or will not."""
 
 
 Table = Mapping[tuple[State, Event], State]

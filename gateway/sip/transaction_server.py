@@ -81,6 +81,10 @@ class ServerTransaction(Machine):
         if self.state is not State.ACCEPTED:
             self._transmit()
 
+    def ignore(self) -> None:
+        """Never answer, and forget the request: the sender has no business here."""
+        self._advance(Event.GIVEN_UP)
+
     def _responded(self, response: Response) -> None:
         raise NotImplementedError
 
@@ -110,6 +114,7 @@ class InviteServerTransaction(ServerTransaction):
         (State.PROCEEDING, Event.SUCCESS): State.ACCEPTED,
         (State.PROCEEDING, Event.FAILURE): State.COMPLETED,
         (State.PROCEEDING, Event.TRANSPORT_ERROR): State.PROCEEDING,
+        (State.PROCEEDING, Event.GIVEN_UP): State.TERMINATED,
         (State.COMPLETED, Event.RETRANSMISSION): State.COMPLETED,
         (State.COMPLETED, Event.RESEND): State.COMPLETED,
         (State.COMPLETED, Event.ACK): State.CONFIRMED,

@@ -26,6 +26,7 @@ from gateway.sip.session_uas import InviteServer
 from gateway.sip.session_values import SDP_TYPE, positive_int, session_description, uri_user, warning
 from gateway.sip.transaction_timers import Timers
 from gateway.sip.transport_flow import Flow
+from gateway.sip.transport_strangers import Strangers
 from gateway.sip.transport_types import Target, TransportKind
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class UserAgent:
         self._by_call: dict[str, list[Session]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._hangups = 0
+        self._strangers = Strangers(clock)
         self._unwanted: dict[tuple[str, str], Dialog] = {}
 
     # -- counts, for leak checks and metrics
@@ -310,6 +312,9 @@ class UserAgent:
         request = transaction.request
         profile = self._app.profile_for(request, transaction.flow)
         if profile is None:
+            # on a connection that we dialled, or that outlived the admission of its address
+            self._strangers.note(transaction.flow.remote[0], transaction.flow.kind)
+            transaction.ignore()
             return
         if isinstance(profile, SipError):
             self._refuse(transaction, profile.code, profile.text)

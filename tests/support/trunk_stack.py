@@ -89,6 +89,7 @@ class TrunkStack:
         origin = self.trunks.recognise(request, transaction.flow)
         self.recognised.append(origin)
         if origin is None:
+            transaction.ignore()
             return
         if isinstance(origin, SipError):
             transaction.respond(make_response(request, origin.code))

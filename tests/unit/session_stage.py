@@ -99,6 +99,9 @@ class Received:
     def respond(self, response: Response) -> None:
         self.responses.append(response)
 
+    def ignore(self) -> None:
+        assert not self.responses
+
     @property
     def codes(self) -> list[int]:
         return [response.code for response in self.responses]

@@ -14,7 +14,12 @@ from gateway.sip.message import make_request
 from gateway.sip.session import Session
 from gateway.sip.session_events import Cancelled, Confirmed, Ended, OfferAnswered, OfferReceived
 from gateway.sip.session_state import SessionState
+from gateway.sip.transaction import TransactionLayer
+from gateway.sip.transport_types import TransportKind
+from gateway.sip.useragent import UserAgent
+from tests.support.clock import FakeClock
 from tests.unit.session_stage import ANSWER, HELD, HOLD, OFFER, PROFILE, Stage, state_of
+from tests.unit.transaction_support import FakeFlow, FakeTransports, incoming
 
 REQUIRE_100REL = [("Require", "100rel"), ("Supported", "100rel")]
 
@@ -272,6 +277,24 @@ def test_a_stranger_hears_nothing() -> None:
     stage.profile = None
     assert stage.invited().responses == []
     stage.assert_clean()
+
+
+@pytest.mark.parametrize("method", ["INVITE", "OPTIONS"])
+def test_a_stranger_on_a_connection_of_ours_hears_nothing_and_leaves_nothing(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Contact we dialled need not be a trunk's address; its INVITE got a 100 and its transaction stayed."""
+    stage, clock, flow = Stage(), FakeClock(), FakeFlow(TransportKind.TLS)
+    stage.profile = None
+    agent = UserAgent(None, stage.resolver, clock, stage)
+    layer = agent.transactions = TransactionLayer(FakeTransports(), clock, agent)
+    for _ in range(3):
+        layer.receive(incoming(method), flow)
+        clock.advance(1)
+    assert flow.sent == []
+    assert (layer.active, flow.users, clock.pending) == (0, 0, 0)
+    assert caplog.text.count("event=stranger") == 1
+    assert not any(agent.active.values())
 
 
 def test_the_application_may_refuse_with_its_code() -> None:
