@@ -97,7 +97,8 @@ async def complete_transfer(consultation: Call, primary: Call) -> HandedOver:
     if agent is None:
         raise SipError(481, "the agent is in no consultation")
     place = agent if agent.id in consultation.borrowed else twin(primary, agent)
-    legs = [consultation.legs[leg] for leg in sorted(consultation.parties) if leg != agent.id]
+    here = [consultation.legs[leg] for leg in sorted(consultation.parties) if leg in consultation.legs]
+    legs = [leg for leg in here if leg is not agent]
 
     async def then(error: str) -> None:
         if place is not None and not error:

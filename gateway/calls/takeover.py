@@ -69,7 +69,9 @@ class Takeover:
 
     async def _answer(self) -> None:
         call = self._call
-        others = [call.legs[leg] for leg in sorted(call.joined) if leg != self._old.id]
+        # a member whose leg is lent to a consultation has none here
+        here = [call.legs[leg] for leg in sorted(call.joined) if leg in call.legs]
+        others = [leg for leg in here if leg is not self._old]
         await call.records.flush()
         await self.leg.answer(others[0].codec if others else None, call.remembered)
 

@@ -164,7 +164,8 @@ class Attended:
     async def _into_other(self) -> None:
         """The consultation's other parties go to the held call; in the consultation's task."""
         call, other, replaced = self._call, self._other, self._replaced
-        legs = [call.legs[leg] for leg in sorted(call.parties) if leg != self._leg.id]
+        here = [call.legs[leg] for leg in sorted(call.parties) if leg in call.legs]
+        legs = [leg for leg in here if leg is not self._leg]
 
         async def then(error: str) -> None:
             if not error and replaced.id in other.legs:

@@ -222,3 +222,24 @@ async def test_consult_out_of_a_conference(house: OpenHouse, rooms: RoomPool) ->
         await stage.hear(everybody("agent", "expert", "third", "fourth"))
         await control(h).hang_up(view.id)
         await asyncio.gather(*(party.expect_end() for party in (agent, expert, third, fourth)))
+
+
+async def test_the_held_party_changes_telephones_during_the_consultation(
+    house: OpenHouse, rooms: RoomPool
+) -> None:
+    """INVITE with Replaces: the agent's leg is lent and was looked for in the call, which broke with 500."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third, aside = await consulting(h)
+        taker = await h.teams.replaces(expert, tone=TONES["fourth"])
+        await taker.answered()
+        stage.add("fourth", taker)
+        await expert.expect_end()
+        await stage.hear({"agent": {"third"}, "third": {"agent"}, "fourth": {"music"}})
+        await control(h).merge(aside.id)
+        await stage.hear(everybody("agent", "third", "fourth"))
+        await agent.bye()
+        await taker.hang_up()
+        await third.expect_end()
+        await h.quiet()
+        primary, _ = primary_and_aside(h)
+        assert primary.reason == "hangup"
