@@ -15,7 +15,7 @@ from datetime import datetime
 
 from gateway.clock import Clock
 from gateway.teams.client import GraphClient, Json, segment
-from gateway.teams.errors import NotThere, TeamsError
+from gateway.teams.errors import GraphError, TeamsError, Throttled
 from gateway.teams.messages import Message, deleted, message
 from gateway.teams.seen import Seen
 from gateway.teams.store import Shelf, Store
@@ -247,29 +247,37 @@ class Chats:
 
     async def repair(self, watch: Watch) -> None:
         """Notifications may be lost: read what is new in what the agent looks at."""
-        try:
-            if watch.kind is Kind.CHANNEL:
-                for login, team, channel in list(self._open):
-                    if self._channel_watch(login, team, channel) == watch:
-                        await self._repair(login, team, channel, _channel_path(team, channel, ""))
-                return
-            me, since = self._users.enabled[watch.owner].oid, self.seen.since(watch.owner)
-            query = {"$expand": "members,lastMessagePreview", "$top": _PAGE}
-            async for body in self._client.pages("/me/chats", who=watch.owner, query=query):
-                if body.get("chatType") == "oneOnOne" and not _quiet(body, since):
-                    chat = self._known(watch.owner, _chat(body, me, False))
-                    await self._repair(watch.owner, "", chat.id, f"/chats/{segment(chat.id)}/messages")
-        except (NotThere, KeyError):
+        if watch.kind is Kind.CHANNEL:
+            for login, team, channel in list(self._open):
+                if self._channel_watch(login, team, channel) == watch:
+                    await self._repair(login, team, channel, _channel_path(team, channel, ""))
             return
+        user, since = self._users.enabled.get(watch.owner), self.seen.since(watch.owner)
+        if user is None:
+            return
+        query = {"$expand": "members,lastMessagePreview", "$top": _PAGE}
+        async for body in self._client.pages("/me/chats", who=watch.owner, query=query):
+            if body.get("chatType") == "oneOnOne" and not _quiet(body, since):
+                chat = self._known(watch.owner, _chat(body, user.oid, False))
+                await self._repair(watch.owner, "", chat.id, f"/chats/{segment(chat.id)}/messages")
 
     async def _repair(self, login: str, team: str, conversation: str, path: str) -> None:
-        for one in await self._list(login, path, most=int(_PAGE), replies=bool(team)):
+        """One that Graph refuses is left out; where Graph has no time, the others would not fare better."""
+        try:
+            found = await self._list(login, path, most=int(_PAGE), replies=bool(team))
+        except Throttled:
+            raise
+        except GraphError as error:
+            log.info("event=conversation_not_repaired login=%s cause=%s", login, error)
+            return
+        for one in found:
             await self._pop(login, team, conversation, one, self.seen.read(login, conversation, one))
 
     async def _pop(self, login: str, team: str, conversation: str, found: Message, change: str) -> None:
-        if not change:
+        user = self._users.enabled.get(login)
+        if not change or user is None:
             return
-        mine = found.author == self._users.enabled[login].oid
+        mine = found.author == user.oid
         peer = "" if team else self._peers.get((login, conversation), "" if mine else found.author)
         if not team and (login, conversation) not in self._peers:
             self._known(login, Chat(conversation, peer, "", False))

@@ -25,6 +25,7 @@ from gateway.teams.errors import (
     SignInNeeded,
     StoreFault,
     TeamsError,
+    Throttled,
     WrongIdentity,
 )
 from gateway.teams.feed import Feeds, TeamsPicture
@@ -54,6 +55,7 @@ _SAVE = 10.0
 _AT_ONCE = 8
 _OPEN_AGAIN = 30.0
 _CLAIM_EVERY = 15.0
+_REPAIR_AGAIN = 60.0
 _STOP = 8.0
 
 
@@ -150,7 +152,13 @@ class TeamsRoom:
 
     def _later(self, name: str, seconds: float, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if not self._stopping:
+            self._never(name)
             self._timers[name] = self._clock.call_later(seconds, lambda: self._tasks.spawn(job(), name))
+
+    def _never(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
 
     def health(self) -> Health:
         """Never unwell: calls go on without Teams. The text says what is wrong."""
@@ -389,10 +397,7 @@ class TeamsRoom:
         )
         chats = Watch(Kind.CHATS, login, f"/users/{user.oid}/chats/getAllMessages")
         if not await connection.subscriptions.watch(chats) and away:
-            try:
-                await connection.chats.repair(chats)
-            except TeamsError as error:
-                log.warning("event=chats_not_repaired login=%s cause=%s", login, error)
+            await self._gap(chats)
 
     # -- what the pages are told --
 
@@ -443,5 +448,10 @@ class TeamsRoom:
             return
         if watch.kind is Kind.PRESENCE:
             await connection.sync.resync_one(watch.owner)
-        else:
+            return
+        try:
             await connection.chats.repair(watch)
+        except TeamsError as error:
+            log.warning("event=chats_not_repaired login=%s cause=%s", watch.owner, error)
+            if isinstance(error, Throttled | GraphUnavailable):
+                self._later(f"repair {watch.key}", _REPAIR_AGAIN, lambda: self._gap(watch))

@@ -17,6 +17,7 @@ from tests.peers.graph import GraphSim
 from tests.peers.graph_chats import Thread
 from tests.support.clock import FakeClock
 from tests.support.waiting import until
+from tests.teams.acting import drive
 from tests.teams.conftest import ANN, ERIKA, MAX
 from tests.teams.room_stage import LOGIN, RoomStage, good_account
 
@@ -326,6 +327,48 @@ async def test_a_gap_is_read_only_where_something_was_written_replies_included(s
     assert found["nobody?"]["message"]["thread"] == root["id"]
     quiet = stage.sim.conversations.one_to_one(ANN, MAX).id
     assert stage.sim.count("GET", f"/chats/{quiet}/messages") == 0
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410])
+async def test_a_chat_that_cannot_be_read_does_not_keep_the_others_from_being_read(
+    stage: RoomStage, status: int
+) -> None:
+    """The first refusal ended the repair of all chats, silently where it was a 404."""
+    await stage.enable()
+    page = Page(stage)
+    stage.clock.advance(60)
+    stage.sim.subscriptions.delivery.lose = 2
+    gone = stage.sim.conversations.one_to_one(ANN, MAX)
+    stage.sim.conversations.post(gone, stage.sim.users[MAX], "from who has left")
+    say(stage, "and I am still here")
+    stage.sim.trouble(f"/chats/{gone.id}/messages", status, count=-1)
+    stage.sim.subscriptions.lifecycle(chats_of(stage), "missed")
+    await stage.quiet()
+    assert [one["message"]["text"] for one in page.read() if one["kind"] == "message"] == [
+        "and I am still here"
+    ]
+
+
+async def test_a_repair_for_which_graph_had_no_time_is_done_later(stage: RoomStage) -> None:
+    await stage.enable()
+    page = Page(stage)
+    stage.clock.advance(60)
+    stage.sim.subscriptions.delivery.lose = 1
+    say(stage, "did you get this?")
+    stage.sim.trouble("/me/chats", 429, retry_after="120")
+    stage.sim.subscriptions.lifecycle(chats_of(stage), "missed")
+    await stage.quiet()
+    assert page.read() == []
+    for _ in range(3):
+        stage.clock.advance(61)
+        await drive(stage.clock, stage.quiet())
+    assert [one["message"]["text"] for one in page.read() if one["kind"] == "message"] == [
+        "did you get this?"
+    ]
+
+
+def chats_of(stage: RoomStage) -> str:
+    return next(key for key, one in stage.sim.subscriptions.all.items() if "getAllMessages" in one.resource)
 
 
 async def test_a_deletion_of_which_graph_tells_nothing_but_the_address(stage: RoomStage) -> None:
