@@ -92,7 +92,7 @@ async def ping(
             answered.set_exception(error)
 
     started = clock.now()
-    transactions.request(
+    transaction = transactions.request(
         make_options(profile, request_uri, to),
         target,
         via_host=profile.via_host,
@@ -104,6 +104,10 @@ async def ping(
     )
     try:
         response = await answered
+    except SipError:
+        if transaction.flow is not None:
+            transaction.flow.unanswered(started)
+        raise
     finally:
         late.cancel()
     return Pong(response, clock.now() - started)

@@ -76,14 +76,14 @@ class Link:
     def came_by(self, flow: Flow) -> None:
         """A request of the peer's arrived on `flow`: adopt it when our own connection is gone."""
         current = self.place
-        if current is None or (isinstance(current, Flow) and current.closed):
+        if current is None or (isinstance(current, Flow) and (current.closed or current.draining)):
             self.place, self._kind = flow, flow.kind
 
     def went_by(self, transaction: ClientTransactionPort | None) -> None:
         """Our request was answered: its flow is the one to keep using."""
         self._dead.clear()
         flow = transaction.flow if transaction is not None else None
-        if isinstance(flow, Flow) and not isinstance(self.place, Flow):
+        if isinstance(flow, Flow) and not (isinstance(self.place, Flow) and not self.place.draining):
             self.place, self._kind = flow, flow.kind
 
     def lost(self, place: Place | None) -> None:
@@ -136,16 +136,15 @@ class Link:
         place = self.place
         if place is not None and not dialog.remote_tag and not dialog.confirmed:
             return place
-        if (
-            isinstance(place, Flow)
-            and not place.closed
-            and (place.reliable or not self.profile.follow_contact)
-        ):
-            return place
+        if isinstance(place, Flow) and not place.closed:
+            # one that drains may be dead: dial the next hop, unless only this flow leads through a NAT
+            lasting = place.reliable and not place.draining
+            if lasting or not self.profile.follow_contact:
+                return place
         hop = hop_of(dialog.next_hop())
         kind = self._kind_of(hop)
         port = hop.port or (5061 if kind is TransportKind.TLS else 5060)
-        if isinstance(place, Flow) and not place.closed and kind is place.kind:
+        if isinstance(place, Flow) and not place.closed and not place.draining and kind is place.kind:
             if (hop.host, port) == (place.remote[0], place.remote[1]):
                 return place
         elif isinstance(place, Target) and (kind, port) == (place.kind, place.port):

@@ -42,6 +42,7 @@ class ClientTransaction(Machine):
         self._on_failure = on_failure
         self._data = b""
         self._interval = 0.0
+        self._sent_at = 0.0
         self._done = False
 
     def start(self, flow: Flow) -> None:
@@ -53,12 +54,14 @@ class ClientTransaction(Machine):
         except SipError as error:
             self.fail(error)
             return
+        self._sent_at = self._host.clock.now()
         self._advance(Event.SENT)
         self._sent(flow)
 
     def restart(self, flow: Flow) -> None:
         """The same bytes again on a fresh connection; timers run on."""
         self._use_flow(flow)
+        self._sent_at = self._host.clock.now()
         try:
             flow.send(self._data)
         except TransportError as error:
@@ -98,7 +101,13 @@ class ClientTransaction(Machine):
         self._on_response(response)
 
     def _timed_out(self) -> None:
+        self._unanswered()
         self.fail(TransactionTimeout(f"no answer to {self.request.method} from {self.flow}"))
+
+    def _unanswered(self) -> None:
+        """Given up while nothing was heard: that speaks against the connection, too."""
+        if self.flow is not None and self.state in (State.CALLING, State.TRYING):
+            self.flow.unanswered(self._sent_at)
 
     def _retransmit(self) -> None:
         flow = self.flow
@@ -235,6 +244,15 @@ class InviteClientTransaction(ClientTransaction):
             self._host.clock.call_later(0, lambda: self._on_failure(error))
         elif self.state is State.PROCEEDING:
             self._send_cancel()
+        else:
+            self._unanswered()
+
+    def flow_closed(self) -> None:
+        """Cancelled and never answered: sent again on a new connection it would only ring now."""
+        if self._cancel_headers is not None and self.state is State.CALLING:
+            self.fail(SipError(487, f"cancelled, and the connection to {self.flow} was lost"))
+        else:
+            super().flow_closed()
 
     def _send_cancel(self) -> None:
         flow = self.flow

@@ -69,8 +69,8 @@ class TransportLayer:
     the stateless 400 (or what the RFC says) goes out by itself.
 
     `counters` for the metrics: strangers, malformed, received, sent_stateless, connections_refused, stalled,
-    idle_closed, unread, garbage, tls_reloads, internal_errors, tls_refused_<why> (they dialled us) and
-    tls_out_<why> (we dialled them); <why> is a word of `gateway.sip.tls.refusal`.
+    idle_closed, unanswered, unread, garbage, tls_reloads, internal_errors, tls_refused_<why> (they dialled
+    us) and tls_out_<why> (we dialled them); <why> is a word of `gateway.sip.tls.refusal`.
     """
 
     def __init__(

@@ -24,6 +24,8 @@ class Flow:
     outbound: bool = False
     target: Target | None = None
     users: int = 0
+    draining: bool = False
+    """Lives on for what is under way; a new request takes another connection."""
 
     @property
     def reliable(self) -> bool:
@@ -39,6 +41,11 @@ class Flow:
 
     def close(self) -> None:
         """Close a stream at once; nothing on UDP."""
+
+    def unanswered(self, since: float) -> None:
+        """A request sent at `since` (monotonic seconds) was given up without any answer: a stream on which
+        nothing at all was received meanwhile is drained, for it may be dead one way. Nothing on UDP.
+        """
 
     def __str__(self) -> str:
         return f"{self.kind}:{bracketed(self.remote[0])}:{self.remote[1]}"

@@ -18,6 +18,16 @@ log = logging.getLogger("tandem.sip.transport")
 
 _RECEIVE_BUFFER = 1 << 20
 _BACKLOG = 1024
+_KEEP_ALIVE = (
+    ("TCP_KEEPIDLE", 10),
+    ("TCP_KEEPINTVL", 5),
+    # Linux counts no probes where TCP_USER_TIMEOUT is set: three of them fit before it here.
+    ("TCP_KEEPCNT", 3),
+    # While something of ours is unacknowledged no probe is sent at all, and the retransmissions alone would
+    # go on for a quarter of an hour.
+    ("TCP_USER_TIMEOUT", 25_000),
+)
+"""Seconds, a count, and milliseconds (tcp(7))."""
 
 
 def bind(endpoint: Endpoint) -> socket.socket:
@@ -145,9 +155,11 @@ class StreamListener:
 
 
 def keep_alive(sock: socket.socket) -> None:
-    """Let the system notice a peer that vanished without a FIN within two minutes."""
+    """Let the system notice within half a minute that nothing gets through any more: a peer that vanished
+    without a FIN, a firewall that forgot the connection.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+    for option, value in _KEEP_ALIVE:
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 

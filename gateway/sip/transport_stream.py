@@ -48,7 +48,6 @@ class StreamFlow(asyncio.Protocol, Flow):
         self.outbound = outbound
         self.generation = generation
         """Which TLS files it was made with (TlsContexts.generation)."""
-        self.draining = False
         self.lost = asyncio.get_running_loop().create_future()
         """Done when the connection is gone."""
         self._owner = owner
@@ -155,6 +154,15 @@ class StreamFlow(asyncio.Protocol, Flow):
         limits = self._owner.limits
         self._arm("drain-limit", limits.drain_limit, self.close)
         self._arm("drain", limits.drain_quiet, self._check_drained)
+
+    def unanswered(self, since: float) -> None:
+        waited = self._owner.clock.now() - since
+        if self.closed or self.draining or self._received_at >= since:
+            return
+        if waited >= self._owner.limits.unanswered_after:
+            self._owner.counters["unanswered"] += 1
+            log.warning("event=connection-unanswered peer=%s waited=%.1f", self, waited)
+            self.drain()
 
     # -- inside
 

@@ -86,6 +86,8 @@ class TransportLimits:
     """A stream without a byte received for so long is closed."""
     keepalive_interval: float = 60.0
     """Double CRLF on outbound streams (RFC 5626 3.5.1); 0 = off."""
+    unanswered_after: float = 3.0
+    """A request given up that long after it was sent speaks against a stream that brought nothing since."""
     drain_quiet: float = 2.0
     """A recycled connection is closed when no transaction needs it and it was quiet for this long."""
     drain_limit: float = 200.0

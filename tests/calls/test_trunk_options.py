@@ -12,12 +12,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from gateway.sip.message import Request, make_response, parse_message, to_bytes
+from gateway.sip.transport_types import TransportLimits
 from gateway.trunks.health import PeerState
 from tests.peers.certs import Authority, Pki, make_pki
 from tests.peers.sipwire import address, new_tag, uri
 from tests.peers.sipwire_net import Listener, server_context
 from tests.peers.sipwire_ua import ServerTx, allows
 from tests.peers.teams import Teams
+from tests.support.deaf_relay import DeafRelay
 from tests.support.trunk_stack import TrunkStack, gateway_tls
 from tests.support.waiting import until
 
@@ -165,6 +167,32 @@ async def test_a_dead_proxy_is_down_and_comes_back(teams: Teams, stack: TrunkSta
     teams.proxies[0] = await teams.ua.wire.listen("TLS", "127.0.0.1", port, context, "Teams sip")
     await until(lambda: state(stack, 0) is PeerState.UP)
     assert stack.trunks["teams"].status(stack.clock.now()).alarms == ()
+
+
+async def test_a_connection_that_a_firewall_forgot_is_left_for_a_new_one(pki: Pki) -> None:
+    """The proxy lives and would take a new connection; the old one brings nothing and does not end."""
+    async with Teams(pki, trunk=FQDN) as teams, DeafRelay(("127.0.0.1", teams.proxies[0].port)) as relay:
+        identity = teams.pki["gateway"]
+        text = toml(teams, interval=0.4).replace(f":{teams.proxies[0].port}", f":{relay.port}")
+        async with TrunkStack(
+            text,
+            teams.hosts,
+            tls=gateway_tls(identity.chain, identity.key, teams.pki.roots),
+            listen=("tls:127.0.0.1:0",),
+            limits=TransportLimits(unanswered_after=0.2),
+        ) as stack:
+            await stack.prober.start()
+            await until(lambda: state(stack, 0) is PeerState.UP)
+            old = relay.carried
+            relay.forget()
+            await until(lambda: stack.transports.counters["unanswered"] == 1)
+            seen = len(teams.options_seen)
+            await until(lambda: relay.carried > old and len(teams.options_seen) > seen)
+            await until(lambda: state(stack, 0) is PeerState.UP and not _missed(stack))
+
+
+def _missed(stack: TrunkStack) -> int:
+    return next(iter(stack.trunks["teams"].health.values())).misses
 
 
 async def test_retry_after_holds_a_proxy_down_and_pauses_its_pings(teams: Teams, stack: TrunkStack) -> None:

@@ -6,13 +6,22 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import socket
 import time
 
 import pytest
 
-from gateway.errors import TransactionTimeout, TransportError
+from gateway.errors import SipError, TransactionTimeout, TransportError
 from gateway.sip.message import Request, Response, make_request, make_response, parse_message, to_bytes
-from gateway.sip.transport import DatagramFlow, Endpoint, Flow, Target, TransportKind, TransportLimits
+from gateway.sip.transport import (
+    DatagramFlow,
+    Endpoint,
+    Flow,
+    StreamFlow,
+    Target,
+    TransportKind,
+    TransportLimits,
+)
 from tests.sip.wire_support import (
     PATIENCE,
     closed_port,
@@ -23,6 +32,7 @@ from tests.sip.wire_support import (
     udp_peer,
     until,
 )
+from tests.support.deaf_relay import DeafRelay
 
 UDP, TCP = TransportKind.UDP, TransportKind.TCP
 CSEQ = itertools.count(1)
@@ -331,6 +341,74 @@ async def test_refused_connection_is_a_transport_error_and_a_later_one_works() -
             await a.transports.flow(Target(TransportKind.TLS, "127.0.0.1", target.port))
         with pytest.raises(TransportError, match="no UDP socket"):
             await a.transports.flow(Target(UDP, "127.0.0.1", 5060))
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+async def test_a_dead_path_ends_a_connection_in_half_a_minute_although_a_ping_is_unacknowledged() -> None:
+    """While bytes of ours are unacknowledged the system sends no keep-alive probe."""
+    async with running() as a, running("tcp:127.0.0.1:0") as b:
+        flow = await a.transports.flow(b.target(TCP))
+        await a.exchange(options(), b.target(TCP))
+        ours, theirs = flow, b.arrived[0][1]
+        for end in (ours, theirs):
+            assert isinstance(end, StreamFlow)
+            assert end.socket is not None
+            limit = end.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            first = end.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            again = end.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+            assert 15_000 <= limit <= 30_000
+            assert (first + again) * 1000 < limit, "more than one probe must be lost to end a connection"
+
+
+@pytest.mark.parametrize("method", ["INVITE", "OPTIONS"])
+async def test_request_that_nothing_answered_sends_the_next_one_over_a_new_connection(method: str) -> None:
+    """The half-dead connection serves what is under way, and goes when that is over."""
+    limits = TransportLimits(unanswered_after=0.05, drain_quiet=0.1)
+    async with (
+        running("tcp:127.0.0.1:0", limits=limits) as a,
+        running("tcp:127.0.0.1:0") as b,
+        DeafRelay(("127.0.0.1", b.endpoints[TCP].port)) as relay,
+    ):
+        target = Target(TCP, "127.0.0.1", relay.port)
+        assert (await a.exchange(options(), target)).code == 200
+        old = await a.transports.flow(target)
+        relay.forget()
+        if method == "INVITE":
+            failed: list[SipError] = []
+            invite = a.layer.request(
+                options(method="INVITE"),
+                target,
+                on_response=lambda _: None,
+                on_failure=failed.append,
+            )
+            await asyncio.sleep(0.1)
+            assert not old.draining
+            invite.cancel()
+            assert old.draining
+        else:
+            with pytest.raises(TransactionTimeout):
+                await a.exchange(options(), target)
+        assert (await a.exchange(options(), target)).code == 200
+        assert await a.transports.flow(target) is not old
+        assert a.transports.counters["unanswered"] == 1
+        await until(lambda: old.closed)
+        await until(lambda: a.layer.active == 0)
+        assert [r.request.method for r in b.requests] == ["OPTIONS", "OPTIONS"], "no INVITE rings later"
+
+
+async def test_connection_that_brought_something_meanwhile_is_not_suspected() -> None:
+    limits = TransportLimits(unanswered_after=0.05)
+    async with running("tcp:127.0.0.1:0", limits=limits) as a, running("tcp:127.0.0.1:0") as b:
+        target = b.target(TCP)
+        assert (await a.exchange(options(), target)).code == 200
+        flow = await a.transports.flow(target)
+        b.answer = lambda request: 200 if request.method == "OPTIONS" else 0
+        slow = asyncio.create_task(a.exchange(options(method="MESSAGE"), target))
+        await until(lambda: b.requests[-1].request.method == "MESSAGE")
+        assert (await a.exchange(options(), target)).code == 200
+        with pytest.raises(TransactionTimeout):
+            await slow
+        assert not flow.draining
 
 
 async def test_race_peer_closes_the_kept_connection_as_we_send() -> None:

@@ -15,7 +15,7 @@ from gateway.sip.tls import TlsSettings
 from gateway.sip.transaction import ServerTransaction, TransactionLayer
 from gateway.sip.transport import TransportLayer
 from gateway.sip.transport_flow import Flow
-from gateway.sip.transport_types import Endpoint, Target, TransportKind, is_ip
+from gateway.sip.transport_types import Endpoint, Target, TransportKind, TransportLimits, is_ip
 from gateway.trunks.probe import Prober
 from gateway.trunks.registry import Trunks
 from gateway.trunks.trunk import Recognition
@@ -51,6 +51,7 @@ class TrunkStack:
         *,
         tls: TlsSettings | None = None,
         listen: tuple[str, ...] = ("udp:127.0.0.1:0",),
+        limits: TransportLimits | None = None,
     ) -> None:
         self.config = Config.model_validate(tomllib.loads(toml))
         self.clock = LoopClock()
@@ -61,6 +62,7 @@ class TrunkStack:
             admit=self.trunks.admit,
             clock=self.clock,
             tls=tls,
+            limits=limits,
         )
         self.transactions = TransactionLayer(self.transports, self.clock, self)
         self.resolver = TableResolver(hosts or {})

@@ -51,6 +51,20 @@ async def test_t11_closed_stream_is_dialled_anew_at_the_contact_with_its_name_fo
     stage.assert_clean()
 
 
+async def test_a_stream_that_drains_is_left_for_a_new_one_which_is_kept() -> None:
+    """Nothing answered on it, or its certificate is old; it may still be open for minutes."""
+    stage = Stage()
+    stage.resolver.known["api-du-a.pstnhub.example.test"] = "192.0.2.50"
+    session = stage.established_out(contact=TEAMS_CONTACT)
+    stage.flow.draining = True
+    session.bye()
+    await settle()
+    name = "api-du-a.pstnhub.example.test"
+    assert stage.wire.sent[-1].place == Target(TransportKind.TLS, "192.0.2.50", 443, name)
+    stage.wire.sent[-1].answer(200)
+    stage.assert_clean()
+
+
 async def test_t11_route_set_comes_before_the_contact() -> None:
     stage = Stage()
     stage.resolver.known["rr.example.test"] = "192.0.2.51"

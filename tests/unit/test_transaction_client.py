@@ -425,6 +425,26 @@ async def test_race_kept_connection_closed_as_we_wrote_is_tried_once_more() -> N
     assert not outcome.failures
 
 
+async def test_cancelled_invite_whose_dead_connection_breaks_later_rings_nobody() -> None:
+    """The hunt went on long ago; repeated on a new connection the INVITE would arrive for the first time."""
+    stage = Stage()
+    target = Target(TransportKind.TCP, "192.0.2.9", 5060)
+    dead, fresh = FakeFlow(TransportKind.TCP), FakeFlow(TransportKind.TCP)
+    stage.transports.ready[target] = dead
+    transaction, outcome = send(stage, target)
+    stage.clock.advance(4)
+    transaction.cancel()
+    stage.transports.ready[target] = fresh
+    dead.is_closed = True
+    assert stage.transports.on_closed is not None
+    stage.transports.on_closed(dead)
+    await asyncio.sleep(0)
+    stage.clock.advance(0)
+    assert fresh.raw == []
+    assert [failure.code for failure in outcome.failures] == [487]
+    assert stage.settled()
+
+
 async def test_large_request_switches_to_tcp_where_allowed() -> None:
     stage, udp, tcp = Stage(), FakeFlow(), FakeFlow(TransportKind.TCP)
     stage.transports.connectable[Target(TransportKind.TCP, "192.0.2.9", 5060)] = tcp
