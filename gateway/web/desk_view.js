@@ -1,9 +1,9 @@
-// The agent's own desk: state, new call, active interactions, history.
+// The agent's own desk: new call, active interactions, history.
 
 import { commands } from "./api.js";
 import { answerCommands, answerHint, callCard, since } from "./call_card.js";
 import { h } from "./dom.js";
-import { isIncoming, legOf, stateText, whoIs } from "./model.js";
+import { isIncoming, legOf, whoIs } from "./model.js";
 import { phoneView, soundTrouble } from "./phone_view.js";
 import { teamsView } from "./teams_view.js";
 import { webChatCards } from "./teams_web_chats_view.js";
@@ -47,41 +47,6 @@ export function incomingPop(desk) {
       hint && h("p", { class: "hint" }, hint),
     );
   });
-}
-
-export function statePicker(desk) {
-  const agent = desk.picture?.agent;
-  if (!agent) return null;
-  const choose = (event) => {
-    const [state, reason] = JSON.parse(event.target.value);
-    event.target.value = "";
-    void desk.act(commands.chooseState(desk.login, state, reason));
-  };
-  const choice = (state, reason = "") => h("option", { value: JSON.stringify([state, reason]) }, stateText(state, reason));
-  return h(
-    "div",
-    { class: "state" },
-    h(
-      "span",
-      { class: `badge state-${agent.state}`, "data-key": "state", id: "state" },
-      stateText(agent.state, agent.reason),
-      " ",
-      h("span", { class: "timer", ...since(agent.since) }),
-    ),
-    agent.next_state && agent.next_state !== agent.state
-      ? h("span", { class: "next" }, t("then", { state: stateText(agent.next_state, agent.next_reason) }))
-      : null,
-    agent.state === "after_call_work" && h("button", { type: "button", class: "small", "data-key": "finish", onclick: () => desk.act(commands.chooseState(desk.login, "ready")) }, t("finish_work")),
-    h(
-      "select",
-      { "aria-label": t("change_state"), "data-key": "picker", onchange: choose },
-      h("option", { value: "", selected: true, disabled: true }, t("change_state")),
-      choice("ready"),
-      choice("not_ready"),
-      desk.me.not_ready_reasons.map((reason) => choice("not_ready", reason)),
-      choice("logged_out"),
-    ),
-  );
 }
 
 function dialForm(desk) {

@@ -1,11 +1,12 @@
 // The page as a whole: who has signed in, the streams of pictures, and what is drawn when something changes.
 
 import { ask, commands, onSignedOut, useCsrf } from "./api.js";
-import { deskView, incomingPop, statePicker } from "./desk_view.js";
+import { deskView, incomingPop } from "./desk_view.js";
 import { h, morph } from "./dom.js";
 import { changes, isIncoming, legOf } from "./model.js";
 import { Phone } from "./phone.js";
 import { signInView } from "./sign_in_view.js";
+import { statePicker, watchPicker } from "./state_view.js";
 import { Stream } from "./stream.js";
 import { supervisorView } from "./supervisor_view.js";
 import { TeamsAccount, accountView, secretWarning } from "./teams_account_view.js";
@@ -262,6 +263,7 @@ function leave(notice) {
   desk.teams?.close();
   desk.teamsAccount?.close();
   Object.assign(desk, { teams: null, teamsAccount: null, me: null, login: "", picture: null, everybody: null, history: [], streams: [], phone: null, connected: false, lostAt: null, missed: null });
+  desk.panels.clear();
   sessionStorage.removeItem(KEPT);
   void askForSignIn(notice);
 }
@@ -336,6 +338,7 @@ if (refused) {
   desk.notice = t(`refused_${refused}`, {}, t("refused", { reason: refused }));
   history.replaceState(null, "", location.pathname);
 }
+watchPicker(desk);
 setInterval(tick, 1000);
 setInterval(readHistory, HISTORY_EVERY);
 void enter();

@@ -21,7 +21,8 @@ async def heading(page: Page, text: str) -> None:
 
 
 async def choose_state(page: Page, label: str) -> None:
-    await page.get_by_label("Change state").select_option(label=label)
+    await press(page, "Change state")
+    await page.get_by_role("menuitem", name=label, exact=True).click()
 
 
 async def in_state(page: Page, text: str) -> None:

@@ -174,6 +174,28 @@ async def test_after_a_call_there_is_work_and_a_row_of_history_to_call_back_from
 
 async def test_a_call_pops_up_on_every_view_and_all_is_done_with_keys(site: Site) -> None:
     page = await site.page("anna")
+    picker = page.get_by_role("button", name="Change state")
+    await picker.focus()
+    said = [await page.locator("#state").text_content()]
+    for choice in ("Ready", "Not ready", "Not ready: Break"):
+        await page.keyboard.press("ArrowDown")
+        await expect(page.get_by_role("menuitem", name=choice, exact=True)).to_be_focused()
+        said.append(await page.locator("#state").text_content())
+    assert {str(text)[:10] for text in said} == {"Logged out"}, "only a choice that is made counts"
+    await page.keyboard.press("Escape")
+    await expect(picker).to_be_focused()
+    await expect(page.get_by_role("menu")).to_have_count(0)
+    await in_state(page, "Logged out")
+    for key in ("ArrowUp", "Home", "ArrowDown", "ArrowDown", "Enter"):
+        await page.keyboard.press(key)
+    await in_state(page, "Not ready: Break")
+    await expect(picker).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("menu")).to_have_count(0)
+    await choose_state(page, "Ready")
+    await in_state(page, "Ready")
+
     await press(page, "Profile")
     await page.keyboard.press("Tab")
     customer, telephone = await rings(site, page)

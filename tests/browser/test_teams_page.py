@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.actions import press
+from tests.browser.actions import choose_state, press
 from tests.browser.chromium import Browsers
 from tests.browser.site import ANNA, CUSTOMER, DESKTOP, EXPERT, PHONE
 from tests.browser.teams_site import ANN, ATTENDANT, ERIKA, MAX, TOKEN, TeamsSite, open_teams_site
@@ -78,7 +78,7 @@ async def test_an_expert_is_found_written_to_and_called_and_his_calls_make_the_a
     teams: TeamsSite,
 ) -> None:
     page = await teams.enabled()
-    await page.get_by_label("Change state").select_option(label="Ready")
+    await choose_state(page, "Ready")
     state = page.locator("#state")
     await expect(state).to_contain_text("Ready")
 
