@@ -236,7 +236,7 @@ async function enter() {
   desk.streams = [new Stream(() => teams.path("/api/v1/me/events"), { picture: (told) => teams.take(told) || mine(told), connected: linked })];
   if (desk.me.role !== "agent") desk.streams.push(new Stream(() => "/api/v1/desk/events", { picture: everybody, connected: () => {} }));
   if (desk.me.role === "administrator") desk.teamsAccount = new TeamsAccount(redraw);
-  if (desk.me.agent) desk.phone = new Phone(redraw, (error) => say(t("microphone_refused", { text: error.message })));
+  if (desk.me.agent) desk.phone = new Phone(redraw, (error) => say(t("microphone_refused", { text: error.message })), say);
   redraw();
   void readHistory();
 }

@@ -18,10 +18,9 @@ const BAD_LOSS = 5;
 const BAD_RTT = 500;
 
 export class Phone {
-  /** changed() is told whenever there is something else to show; failed(error) when the microphone is refused. */
-  constructor(changed, failed) {
-    this.changed = changed;
-    this.failed = failed;
+  /** changed() is told whenever there is something else to show; failed(error) when the microphone is refused, note(text) what else he should know. */
+  constructor(changed, failed, note) {
+    Object.assign(this, { changed, failed, note });
     this.on = localStorage.getItem(KEPT_ON) === "1";
     this.state = "off";
     this.legs = new Map();
@@ -29,7 +28,10 @@ export class Phone {
     this.outputs = [];
     this.trouble = null;
     this.timers = [setInterval(() => this.level(), LEVEL), setInterval(() => void this.attend(), ATTEND), setInterval(() => void this.measure(), STATS)];
-    this.plugged = () => void this.devices();
+    this.plugged = () => {
+      void this.devices();
+      void this.replug();
+    };
     navigator.mediaDevices?.addEventListener("devicechange", this.plugged);
     if (this.on) this.open();
   }
@@ -182,7 +184,7 @@ export class Phone {
       if (stale()) return microphone.getTracks().forEach((track) => track.stop());
       this.hush(call);
       const peer = new RTCPeerConnection({ iceServers: [] });
-      Object.assign(call, { peer, microphone, ear: this.analyser(microphone) });
+      Object.assign(call, { peer, ...this.tapped(microphone) });
       peer.offer = offer;
       peer.ontrack = (event) => call.peer === peer && this.hear(call, event.streams[0] ?? new MediaStream([event.track]));
       this.watch(leg, call, peer);
@@ -222,16 +224,39 @@ export class Phone {
 
   async choose(device) {
     localStorage.setItem(KEPT_INPUT, device);
+    for (const call of this.legs.values()) if (call.peer) await this.speakThrough(call, device);
+  }
+
+  /** The label of the microphone that is taken for the call, "" when none can be. */
+  async speakThrough(call, device) {
+    try {
+      const microphone = await microphoneOf(device);
+      const [track] = microphone.getAudioTracks();
+      await call.peer?.getSenders()[0].replaceTrack(track);
+      for (const old of call.microphone?.getTracks() ?? []) old.stop();
+      if (call.peer) Object.assign(call, this.tapped(microphone));
+      else track.stop();
+      return track.label;
+    } catch (error) {
+      this.failed(error);
+      return "";
+    }
+  }
+
+  tapped(microphone) {
+    // Only what is pulled out, or taken away by the browser, ends by itself.
+    for (const track of microphone.getTracks()) track.onended = () => void this.replug();
+    return { microphone, ear: this.analyser(microphone) };
+  }
+
+  /** Calls whose microphone was pulled out get the one that is there now. */
+  async replug() {
     for (const call of this.legs.values()) {
-      if (!call.peer) continue;
-      try {
-        const microphone = await microphoneOf(device);
-        await call.peer.getSenders()[0].replaceTrack(microphone.getAudioTracks()[0]);
-        for (const track of call.microphone.getTracks()) track.stop();
-        Object.assign(call, { microphone, ear: this.analyser(microphone) });
-      } catch (error) {
-        this.failed(error);
-      }
+      if (!call.peer || call.replugging || !call.microphone?.getTracks().some((track) => track.readyState === "ended")) continue;
+      call.replugging = true;
+      const name = await this.speakThrough(call, this.input);
+      call.replugging = false;
+      if (name) this.note(t("microphone_replaced", { name }));
     }
   }
 

@@ -38,8 +38,8 @@ function device(id, found, chosen, choose) {
     h(
       "select",
       { id, onchange: (event) => choose(event.target.value) },
-      h("option", { value: "", selected: chosen === "" }, t("default_device")),
-      found.map((one, index) => h("option", { value: one.deviceId, selected: one.deviceId === chosen }, one.label || `${t(id)} ${index + 1}`)),
+      h("option", { value: "", "data-key": "default", selected: chosen === "" }, t("default_device")),
+      found.map((one, index) => h("option", { value: one.deviceId, "data-key": one.deviceId, selected: one.deviceId === chosen }, one.label || `${t(id)} ${index + 1}`)),
     ),
   );
 }

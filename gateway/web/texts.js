@@ -149,6 +149,7 @@ const en = {
   needs_https: "the browser gives it to pages with https:// only",
   ring_here: "Ring here",
   microphone_refused: "The microphone cannot be used: {text}",
+  microphone_replaced: "Your microphone was gone. You speak through this one now: {name}",
   you_speak: "You speak",
   you_hear: "You hear",
   network_trouble: "Your network has trouble: {loss} % of the sound is lost, {delay} ms delay.",

@@ -13,6 +13,11 @@ MICROPHONE = 'connections.at(-1).getSenders()[0].track.label === "Fake Audio Inp
 SPEAKER = f'await ({LABEL_OF})(document.querySelector("audio").sinkId) === "Fake Audio Output 2"'
 IN_ANOTHER_TAB = "Your telephone is in another tab."
 LIVE = "connections.flatMap(one => one.getSenders()).filter(one => one.track?.readyState === 'live').length"
+PULL_OUT = """() => {
+    const { track } = connections.at(-1).getSenders()[0];
+    track.stop();
+    track.dispatchEvent(new Event("ended"));
+}"""
 PAIR = {"agent": {"customer"}, "customer": {"agent"}}
 
 
@@ -25,6 +30,10 @@ async def test_a_reload_in_mid_call_picks_the_call_up_again_with_the_chosen_devi
         await page.get_by_label(name, exact=True).select_option(label=label)
     await until_so(page, MICROPHONE)
     await until_so(page, SPEAKER)
+    await ears.hear(PAIR)
+    await page.evaluate(PULL_OUT)
+    await expect(page.get_by_text("You speak through this one now: Fake Audio Input 2")).to_be_visible()
+    await until_so(page, f"{LIVE} === 1")
     await ears.hear(PAIR)
     await page.reload()
     await heading(page, f"Call with {CUSTOMER}")
