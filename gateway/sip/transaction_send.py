@@ -23,6 +23,12 @@ from gateway.sip.transport_flow import Flow
 from gateway.sip.transport_types import UDP_SWITCH_SIZE, Target, TransportKind
 
 MAX_SENT_BY = 256
+SWITCH_LIMIT = 1.5
+"""Seconds a large request for UDP waits for its TCP connection; a firewall may drop that without a word, and
+by `gateway.trunks.hunting.SILENCE` the request must have been answered by UDP."""
+WITHOUT_TCP = 300.0
+"""Seconds such a peer's large requests go by UDP at once, unless the connection came about after all."""
+MAX_WITHOUT_TCP = 1024
 
 
 class Transports(Protocol):
@@ -68,6 +74,7 @@ class ClientSide:
         self._clients: dict[tuple[str, ...], ClientTransaction] = {}
         self._targets: dict[ClientTransaction, tuple[Target, str]] = {}
         self._sent_by: OrderedDict[str, None] = OrderedDict()
+        self._without_tcp: OrderedDict[Target, float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -110,8 +117,8 @@ class ClientSide:
         `on_failure` gets TransactionTimeout or TransportError exactly once and never after a final
         response; none of the two is called before this returns, unless the peer's answer is quicker than
         the loop. A 2xx to an INVITE is handed up each time it comes. With `tcp_switch` a request over
-        1,300 bytes for UDP goes by TCP and falls back when that is refused (18.1.1). `branch`: of
-        its Via, when it was written down before.
+        1,300 bytes for UDP goes by TCP and falls back when that is refused (18.1.1) or takes longer than
+        SWITCH_LIMIT. `branch`: of its Via, when it was written down before.
         """
         key = (branch or new_branch(), request.method)
         kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
@@ -188,7 +195,7 @@ class ClientSide:
         else:
             by_tcp = Target(TransportKind.TCP, *way.remote)
         try:
-            flow = await self._transports.flow(by_tcp)
+            flow = await self._switched(by_tcp)
             self._counters["tcp_switched"] += 1
         except TransportError as refused:
             self._counters["tcp_refused"] += 1
@@ -196,6 +203,24 @@ class ClientSide:
             self._begin(transaction, way, via_host, tcp_switch=False)
             return
         self._start(transaction, flow, via_host)
+
+    async def _switched(self, by_tcp: Target) -> Flow:
+        """The connection; TransportError when it is refused, slow, or was slow a short while ago."""
+        flow = self._transports.flow_now(by_tcp)
+        if flow is not None:
+            return flow
+        now = self.clock.now()
+        if self._without_tcp.get(by_tcp, 0.0) > now:
+            raise TransportError("no answer to TCP before")
+        try:
+            async with asyncio.timeout(SWITCH_LIMIT):
+                return await self._transports.flow(by_tcp)
+        except TimeoutError:
+            self._without_tcp[by_tcp] = now + WITHOUT_TCP
+            self._without_tcp.move_to_end(by_tcp)
+            if len(self._without_tcp) > MAX_WITHOUT_TCP:
+                self._without_tcp.popitem(last=False)
+            raise TransportError(f"no TCP connection within {SWITCH_LIMIT:g} s") from None
 
     def resend(self, transaction: ClientTransaction) -> bool:
         """ClientHost: once more on a new connection; the same branch makes it a retransmission for the

@@ -452,6 +452,24 @@ async def test_large_request_goes_by_tcp_or_falls_back_to_udp() -> None:
         assert b.arrived[-1][1].kind is UDP
 
 
+async def test_large_request_reaches_a_peer_whose_firewall_drops_tcp_within_the_hunts_patience() -> None:
+    """A connect that hangs, as SYNs to a full queue do; UDP at the same port is answered."""
+    async with running("udp:127.0.0.1:0") as a, running("udp:127.0.0.1:0") as b:
+        with socket.socket() as full, contextlib.ExitStack() as filling:
+            full.bind(("127.0.0.1", b.endpoints[UDP].port))
+            full.listen(0)
+            for _ in range(3):
+                filler = filling.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            began = time.monotonic()
+            assert (await a.exchange(options(2000), b.target(UDP), tcp_switch=True)).code == 200
+            assert time.monotonic() - began < 4, "after the hunt's four seconds of silence"
+            assert b.arrived[-1][1].kind is UDP
+            assert (await a.exchange(options(2000), b.target(UDP), tcp_switch=True)).code == 200
+            assert a.layer.counters["tcp_refused"] == 2
+
+
 async def test_datagram_too_large_is_a_transport_error() -> None:
     async with running("udp:127.0.0.1:0") as a:
         with pytest.raises(TransportError, match="do not fit"):

@@ -11,6 +11,7 @@ from gateway.sip.message import Request
 from gateway.sip.transaction import ClientTransaction, State
 from gateway.sip.transport_flow import Flow
 from gateway.sip.transport_types import Target, TransportKind
+from tests.support.waiting import until
 from tests.unit.transaction_support import FakeFlow, Outcome, Stage, answer, outgoing
 
 
@@ -465,6 +466,40 @@ async def test_large_request_falls_back_to_udp_when_tcp_is_refused() -> None:
         await asyncio.sleep(0)
     assert udp.requests[0].headers["Via"].startswith("SIP/2.0/UDP ")
     assert stage.layer.counters["tcp_refused"] == 1
+
+
+async def test_large_request_goes_by_udp_when_tcp_says_nothing_and_the_next_ones_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A firewall that drops TCP silently: the hunt gave up after four seconds, before anything was sent."""
+    monkeypatch.setattr("gateway.sip.transaction_send.SWITCH_LIMIT", 0.05)
+    stage, udp = Stage(), FakeFlow()
+    by_tcp = Target(TransportKind.TCP, "192.0.2.9", 5060)
+    asked: list[Target] = []
+    connect = stage.transports.flow
+
+    async def hanging(target: Target) -> Flow:
+        asked.append(target)
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+        return await connect(target)
+
+    monkeypatch.setattr(stage.transports, "flow", hanging)
+    for number in (1, 2):
+        send(stage, udp, outgoing(X_Long="x" * 1300), tcp_switch=True)
+        await until(lambda: len(udp.raw) == number)  # noqa: B023  awaited before the number moves on
+    assert asked == [by_tcp], "the second one did not wait for TCP again"
+    stage.transports.ready[by_tcp] = late = FakeFlow(TransportKind.TCP)
+    send(stage, udp, outgoing(X_Long="x" * 1300), tcp_switch=True)
+    await asyncio.sleep(0)
+    assert len(late.raw) == 1, "a connection that came about after all is used"
+    del stage.transports.ready[by_tcp]
+    stage.transports.connectable[by_tcp] = again = FakeFlow(TransportKind.TCP)
+    stage.clock.advance(301)
+    send(stage, udp, outgoing(X_Long="x" * 1300), tcp_switch=True)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(again.raw) == 1, "after five minutes TCP is tried anew"
 
 
 def test_large_request_stays_on_udp_where_tcp_is_not_allowed() -> None:
