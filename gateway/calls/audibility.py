@@ -154,6 +154,13 @@ def audibility(
     return Edges(frozenset(speech), frozenset(listeners))
 
 
+def attending(participants: Collection[Participant], holds: Collection[Hold]) -> frozenset[LegId]:
+    """Who neither holds nor is held, and is not being rung: for whom an announcement is."""
+    by_leg = {participant.leg: participant for participant in participants}
+    away = {leg for leg in by_leg if _holds(leg, holds) or _is_held(leg, holds, by_leg)}
+    return frozenset(leg for leg, p in by_leg.items() if not p.ringing and leg not in away)
+
+
 def _circles(
     by_leg: dict[LegId, Participant], consultations: Collection[Consultation]
 ) -> dict[LegId, LegId | None]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.calls.audibility import Edges, Hold, Participant, audibility
+from gateway.calls.audibility import Edges, Hold, Participant, attending, audibility
 from gateway.calls.context import CallContext
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.signals import Command
@@ -53,7 +53,14 @@ class CallSound:
         parties, ringing, edges = self._wanted()
         near = {leg: supervision.of for leg, supervision in call.supervisors.items() if leg in parties}
         await self._wiring.apply(
-            plan(parties, edges, ringing=ringing, mixed=bool(self._announced), near=near),
+            plan(
+                parties,
+                edges,
+                ringing=ringing,
+                mixed=bool(self._announced),
+                inactive={leg.id for leg in parties.values() if leg.held},
+                near=near,
+            ),
             parties,
             ringback=call.ringback & parties.keys(),
             on_room_moved=self._room_moved,
@@ -126,7 +133,12 @@ class CallSound:
     async def join_tone(self) -> None:
         """Tell everybody that somebody came, where the configuration wants that."""
         if self._context.config.media.join_tone:
-            await self._wiring.announce(self._call.joined, *JOINED)
+            await self._announce(*JOINED)
+
+    async def _announce(self, hz: int, ms: int) -> None:
+        """To those who take part: one who holds or is held hears nothing but what `audibility` gives him."""
+        parties, ringing, _ = self._wanted()
+        await self._wiring.announce(attending(self._participants(parties, ringing), self._holds()), hz, ms)
 
     # ---- the progress of a dialled party, for those present ----
 
@@ -152,7 +164,7 @@ class CallSound:
     async def _ring_once(self) -> None:
         if not self._announced:
             return
-        await self._wiring.announce(self._call.joined, *RINGBACK)
+        await self._announce(*RINGBACK)
         self._cadence = self._context.clock.call_later(
             RINGBACK_EVERY, lambda: self._call.post(Command(self._ring_once))
         )
@@ -164,10 +176,12 @@ class CallSound:
 
         async def follow() -> None:
             try:
-                if await self._wiring.repatch(room, ports, self._call.legs):
-                    await self._call.records.moved(room.name, cause)
+                if not await self._wiring.repatch(room, ports, self._call.legs):
+                    return
             except MediaError as error:
                 log.error("room_not_followed call=%s cause=%s", self._call.id, error.text)
+                await self._call.settle()
+            await self._call.records.moved(room.name, cause)
 
         self._call.post(Command(follow))
 

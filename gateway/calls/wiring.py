@@ -3,6 +3,8 @@
 Two parties who hear each other are bridged in rtpengine; a party who only hears music is parked and played
 to; anything else (three and more, one-way speech, speech over music) needs a mixer and is put in a room.
 A call with three or more answered parties stays in its room through holds, so that a hold moves no sound.
+One whose stream is on hold by its own description keeps its seat there and gets nothing: rtpengine would
+forward the room's silence and tones into an inactive stream (facts/media-prototype.md 3).
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ ROOM_FROM = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the inside halves are connected to; the four sets are disjoint and cover the legs.
+    """What the inside halves are connected to; the five sets are disjoint and cover the legs.
 
     bridged: pairs that hear each other in rtpengine
     room:    legs that are mixed, with `edges` for the room
+    seated:  parked legs with a seat in the room to come back to
     music:   parked legs that are played the hold music
     parked:  legs that hear and say nothing
     near:    leg -> the leg whose room it should share when a conference needs several
@@ -40,10 +43,16 @@ class Plan:
 
     bridged: frozenset[tuple[LegId, LegId]] = frozenset()
     room: frozenset[LegId] = frozenset()
+    seated: frozenset[LegId] = frozenset()
     music: frozenset[LegId] = frozenset()
     parked: frozenset[LegId] = frozenset()
     edges: Edges = field(default_factory=Edges)
     near: Mapping[LegId, LegId] = field(default_factory=dict)
+
+    @property
+    def seats(self) -> frozenset[LegId]:
+        """Everybody with a place in the room."""
+        return self.room | self.seated
 
 
 def plan(
@@ -52,15 +61,18 @@ def plan(
     *,
     ringing: Collection[LegId] = (),
     mixed: bool = False,
+    inactive: Collection[LegId] = (),
     near: Mapping[LegId, LegId] | None = None,
 ) -> Plan:
     """Choose the cheapest connection that gives exactly `edges`.
 
-    ringing: legs in early media; towards them speech is allowed though no edge asks for it, because early
-             media is a two-way path in SIP and the bridge is cheaper than a room.
-    mixed:   take a room in any case, because tones are to be heard over speech
+    ringing:  legs in early media; towards them speech is allowed though no edge asks for it, because early
+              media is a two-way path in SIP and the bridge is cheaper than a room.
+    mixed:    take a room in any case, because tones are to be heard over speech
+    inactive: legs whose party has put its stream on hold
     """
-    in_room = Plan(room=frozenset(legs), edges=edges, near=near or {})
+    idle = frozenset(leg for leg in legs if leg in inactive and not _touched(leg, edges))
+    in_room = Plan(room=frozenset(legs) - idle, seated=idle, edges=edges, near=near or {})
     answered = [leg for leg in legs if leg not in ringing]
     if mixed or len(answered) >= ROOM_FROM:
         return in_room
@@ -82,6 +94,10 @@ def plan(
         parked=frozenset(legs) - music - talking,
         edges=edges,
     )
+
+
+def _touched(leg: LegId, edges: Edges) -> bool:
+    return leg in edges.music or any(leg in edge for edge in edges.speech)
 
 
 class Sound(StrEnum):
@@ -145,16 +161,16 @@ class Wiring:
         self._on_room_moved = on_room_moved
         for leg in [leg for leg in self._now if leg not in legs]:
             del self._now[leg]
-        if wanted.room:
+        if wanted.seats:
             await self._enter_room(wanted, legs)
         for first, second in wanted.bridged:
             if first not in ringback and second not in ringback:
                 await self._bridge(legs[first], legs[second])
-        for leg in (*ringback, *wanted.music, *wanted.parked):
+        for leg in (*ringback, *wanted.music, *wanted.parked, *wanted.seated):
             sound = (
                 Sound.RINGBACK if leg in ringback else Sound.MUSIC if leg in wanted.music else Sound.NOTHING
             )
-            await self._isolate(legs[leg], sound)
+            await self._isolate(legs[leg], Sound.NOTHING if legs[leg].held else sound)
         await self._leave_room(wanted)
 
     def renew(self, leg: LegId) -> None:
@@ -164,13 +180,20 @@ class Wiring:
     async def repatch(self, room: Room, ports: Mapping[LegId, int], legs: Mapping[LegId, Leg]) -> bool:
         """The mixer of `room` moved these legs (its process was replaced): follow it.
 
-        False, and nothing done, when that is not our room any more.
+        False, and nothing done, when that is not our room any more. MediaError: the next `apply` moves those
+        whom rtpengine has not moved.
         """
         if room is not self._room:
             return False
         followers = [leg for leg in ports if self._now.get(leg) == Connection(Sound.ROOM)]
+        for leg in followers:
+            del self._now[leg]
         await together(
-            *(legs[leg].anchor.patch(ports[leg]) for leg in followers if leg in legs and legs[leg].patchable)
+            *(
+                self._into_room(legs[leg], ports[leg])
+                for leg in followers
+                if leg in legs and legs[leg].patchable
+            )
         )
         return True
 
@@ -214,12 +237,13 @@ class Wiring:
             await self._moved(self._room.name, "conference")
         room = self._room
         newcomers: list[LegId] = []
-        for leg in sorted(wanted.room, key=lambda leg: (leg in wanted.near, leg)):
-            if self._now.get(leg) != Connection(Sound.ROOM):
+        for leg in sorted(wanted.seats, key=lambda leg: (leg in wanted.near, leg)):
+            if self._now.get(leg) != Connection(Sound.ROOM) and (leg in wanted.room or leg not in room.legs):
                 anchor = legs[leg].anchor
                 near = wanted.near.get(leg)
                 await room.add(leg, anchor.inside_port, str(anchor.codec), near=near)
                 newcomers.append(leg)
+        newcomers = [leg for leg in newcomers if leg in wanted.room]
         await room.set_edges(wanted.edges, near=wanted.near)
         if newcomers:
             await asyncio.sleep(MIXER_TURN)
@@ -237,8 +261,8 @@ class Wiring:
         room = self._room
         if room is None:
             return
-        if wanted.room:
-            for leg in room.legs - wanted.room:
+        if wanted.seats:
+            for leg in room.legs - wanted.seats:
                 await room.remove(leg)
             return
         self._room = None

@@ -63,14 +63,27 @@ class Stage:
         times = [packet.at for packet in self.peers[name].heard(since, until)]
         return max((later - earlier for earlier, later in itertools.pairwise(times)), default=9.0)
 
-    def silence(self, name: str, speaker: str, since: float, until: float) -> float:
-        """The longest time, in seconds, in which `speaker` could not be heard, within 20 ms."""
+    def silence(self, name: str, speaker: str, since: float, until: float, *, window: int = 1) -> float:
+        """The longest time, in seconds, in which `speaker` could not be heard, within `window` packets of
+        20 ms: five of them tell tones 60 Hz apart.
+        """
         packets = self.peers[name].heard(since, until)
         last, longest = since, 0.0
-        for packet in packets:
-            if tone.hears(tone.decode([(packet.payload_type, packet.payload)]), self.tones[speaker]):
-                longest, last = max(longest, packet.at - last), packet.at
+        for index in range(0, len(packets) - window + 1, window):
+            part = packets[index : index + window]
+            if tone.hears(tone.decode([(p.payload_type, p.payload) for p in part]), self.tones[speaker]):
+                longest, last = max(longest, part[0].at - last), part[-1].at
         return max(longest, until - last)
+
+    def deafest(self, wanted: Matrix, since: float) -> tuple[float, str]:
+        """The longest time since then, in seconds, in which somebody could not hear one whom he should, and
+        who that was."""
+        until = asyncio.get_running_loop().time()
+        return max(
+            (self.silence(name, speaker, since, until, window=5), f"{name} hears {speaker}")
+            for name in wanted
+            for speaker in wanted[name]
+        )
 
 
 def everybody(*names: str) -> dict[str, set[str]]:

@@ -102,6 +102,35 @@ async def test_a_room_that_dies_while_somebody_is_on_hold(house: OpenHouse, room
         await expert.expect_end()
 
 
+async def test_a_leg_that_rtpengine_did_not_move_with_its_room_is_moved_later(
+    house: OpenHouse, rooms: RoomPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command to rtpengine without an answer left that party in silence for good."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+        anchor = h.gateway.context.bay.anchors[agent_leg(h)]
+        tried: list[int] = []
+
+        async def silent(port: int) -> None:
+            tried.append(port)
+            if len(tried) <= 2:
+                raise MediaUnavailable("rtpengine does not answer")
+            await type(anchor).patch(anchor, port)
+
+        monkeypatch.setattr(anchor, "patch", silent)
+        [room] = rooms.rooms
+        os.kill(room.processes[0].pid, signal.SIGKILL)
+        await stage.hear(everybody("expert", "third"))
+        await stage.hear(ALL)
+        assert len(tried) == 3, "the first, the one at once, the one after half a second"
+        await agent.bye()
+        await third.hang_up()
+        await expert.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert [move["cause"] for move in row.detail["media_moves"]][:2] == ["conference", "signal_9"]
+
+
 async def test_the_gateway_stops_during_a_consultation(house: OpenHouse, rooms: RoomPool) -> None:
     """A lent leg is nobody's but the consultation's: all are hung up, both rows are made."""
     async with house(center_extra=AGENT, rooms=rooms) as h:
