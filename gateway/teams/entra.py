@@ -7,6 +7,7 @@ msal blocks, so every call of it runs in a thread. Since msal 1.38 an id_token's
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -43,6 +44,8 @@ TIMEOUT = 10.0
 SIGN_IN_LIFE = 600.0
 _CLOCK_SKEW = 300.0
 _MOST_SIGN_INS = 10_000
+
+_SIGN_IN = frozenset({"invalid_grant", "interaction_required", "consent_required", "login_required"})
 
 _CAUSES: dict[int, str] = {
     700016: "the client id is not known in this tenant",
@@ -128,13 +131,18 @@ class Entra:
     # -- users --
 
     async def user_token(self, login: str, *, renew: bool = False, claims: str | None = None) -> str:
-        """SignInNeeded, GraphUnavailable."""
+        """SignInNeeded, EntraRefused for what is not the user's to mend, GraphUnavailable."""
         async with self._lock(login):
             application, cache = await self._user(login)
             found = await self._call(lambda: self._silent(application, renew, claims))
             await self._save(login, cache)
         if not found or "access_token" not in found:
             error = _refusal(found or {})
+            if not asks_for_sign_in(found):
+                log.warning(
+                    "event=token_refused login=%s cause=%s number=%d", login, error.code, error.number
+                )
+                raise error
             log.info("event=sign_in_needed login=%s cause=%s number=%d", login, error.code, error.number)
             self.refused.add(login)
             raise SignInNeeded(f"{login} has to sign in to Teams again") from None
@@ -293,10 +301,20 @@ class Entra:
             raise GraphUnavailable(f"Entra ID cannot be reached: {type(error).__name__}") from None
         except msal.exceptions.MsalServiceError as error:
             raise GraphUnavailable(f"Entra ID has trouble: {type(error).__name__}") from None
+        except json.JSONDecodeError:
+            raise GraphUnavailable("Entra ID's answer is not JSON") from None
         except ValueError as error:
             if "tenant" in str(error) or "authority" in str(error).lower():
                 raise EntraRefused("invalid_authority", 90002, "the tenant does not exist") from None
             raise
+
+
+def asks_for_sign_in(found: Mapping[str, Any] | None) -> bool:
+    """Whether a refusal of tokens is the user's to mend; None: msal has no refresh token to ask with.
+
+    The others are the application's, as an expired secret is, or pass by themselves, as throttling does.
+    """
+    return not found or found.get("error") in _SIGN_IN
 
 
 def _refusal(found: Mapping[str, Any]) -> EntraRefused:

@@ -320,8 +320,8 @@ class TeamsRoom:
                 continue
             self._desk_tokens[login] = (identity, tokens)
             connection = self.connection
-            if connection is not None and login in connection.entra.refused:
-                await self._adopt(login)
+            if connection is not None and login in connection.entra.refused and await self._adopt(login):
+                self._tasks.spawn(connection.subscriptions.again(login), "watch")
 
     async def enable_from_desk(self, login: str) -> bool:
         """Enable Teams with what the sign-in at the desk brought. False: he has to sign in for Teams."""
@@ -357,12 +357,14 @@ class TeamsRoom:
         return await self._enabled(connection, login, identity)
 
     async def _enabled(self, connection: Connection, login: str, identity: Identity) -> TeamsUser:
+        before = login in self.users.enabled
         user = await self.users.enable(login, identity)
         log.info("event=teams_enabled login=%s", login)
         connection.chats.seen.begin(login)
         await connection.sync.enable(login, user.oid)
         self.feeds.wake(login)
-        self._tasks.spawn(self._watch(login), "watch")
+        watching = connection.subscriptions.again(login) if before else self._watch(login)
+        self._tasks.spawn(watching, "watch")
         return user
 
     async def disable(self, login: str) -> None:

@@ -28,6 +28,8 @@ LIFE = timedelta(minutes=58)
 _RENEW_AFTER = 2 / 3
 _SHORTEST = timedelta(minutes=10)
 _RETRY = 60.0
+_RETRY_REFUSED = 900.0
+"""What somebody must mend first: nobody may tell us when he has."""
 
 
 class Kind(StrEnum):
@@ -128,7 +130,7 @@ class Subscriptions:
         return self._tasks.idle
 
     async def watch(self, watch: Watch) -> bool:
-        """From now on; failing is logged and tried again, but for what somebody must mend first.
+        """From now on; failing is logged and tried again.
 
         Whether one that an earlier run made goes on, so that nothing is missing in between.
         """
@@ -140,6 +142,16 @@ class Subscriptions:
             await self._make(watch)
         after = self._known.get(watch.key)
         return before is not None and after is not None and before.id == after.id
+
+    async def again(self, owner: str) -> None:
+        """The user has signed in again: everything of his goes on, and what he missed is read."""
+        for watch in [one for one in self._wanted.values() if one.owner == owner]:
+            before = self._known.get(watch.key)
+            await self._renew(watch)
+            after = self._known.get(watch.key)
+            remade = before is not None and after is not None and before.id != after.id
+            if self._lives(watch.key) and not remade:
+                await self._on_gap(watch)
 
     async def unwatch(self, owner: str, kind: Kind | None = None, resource: str = "") -> None:
         """Everything of `owner`, or of one kind and resource."""
@@ -261,8 +273,8 @@ class Subscriptions:
     def _failed(self, watch: Watch, error: Exception) -> None:
         self.faults[watch.key] = str(error)
         log.warning("event=subscription_failed kind=%s login=%s cause=%s", watch.kind, watch.owner, error)
-        if not isinstance(error, SignInNeeded | PermissionMissing):
-            self._later(watch, _RETRY)
+        somebodys = isinstance(error, SignInNeeded | PermissionMissing)
+        self._later(watch, _RETRY_REFUSED if somebodys else _RETRY)
 
     def _later(self, watch: Watch, seconds: float) -> None:
         self._never(watch.key)
@@ -271,10 +283,14 @@ class Subscriptions:
         )
 
     async def _due(self, watch: Watch) -> None:
-        had = watch.key in self._known and self._known[watch.key].expires > self._clock.wall()
+        had = self._lives(watch.key)
         await self._renew(watch)
-        if not had and watch.key in self._known:
+        if not had and self._lives(watch.key):
             await self._on_gap(watch)
+
+    def _lives(self, key: str) -> bool:
+        found = self._known.get(key)
+        return found is not None and found.expires > self._clock.wall()
 
     def _never(self, key: str) -> None:
         timer = self._timers.pop(key, None)

@@ -9,7 +9,7 @@ import pytest
 from gateway.teams.account_model import Account
 from gateway.teams.client import GraphClient
 from gateway.teams.clouds import ADDRESSES, Cloud
-from gateway.teams.entra import SIGN_IN_LIFE, Entra, Identity
+from gateway.teams.entra import SIGN_IN_LIFE, Entra, Identity, asks_for_sign_in
 from gateway.teams.errors import EntraRefused, GraphUnavailable, SignInNeeded, WrongIdentity
 from gateway.teams.store import Shelf, Store
 from tests.peers.graph import CLIENT, SECRET, TENANT, GraphSim
@@ -110,6 +110,35 @@ async def test_a_revoked_user_has_to_sign_in_again(sim: GraphSim, entra: Entra, 
         await client.get("/me", who="ann")
     with pytest.raises(SignInNeeded):
         await entra.user_token("nobody")
+
+
+@pytest.mark.parametrize(
+    ("found", "who"),
+    [
+        (None, "the user"),
+        ({"error": "invalid_grant", "error_codes": [50173]}, "the user"),
+        ({"error": "interaction_required", "error_codes": [50076]}, "the user"),
+        ({"error": "consent_required"}, "the user"),
+        ({"error": "invalid_client", "error_codes": [7000222]}, "somebody else"),
+        ({"error": "unauthorized_client", "error_codes": [700016]}, "somebody else"),
+        ({"error": "temporarily_unavailable", "error_codes": [90033]}, "nobody"),
+        ({"error": "too_many_requests"}, "nobody"),
+    ],
+)
+def test_only_what_the_user_can_mend_asks_him_to_sign_in(found: dict[str, object] | None, who: str) -> None:
+    """Every refusal did, an expired client secret and throttling among them."""
+    assert asks_for_sign_in(found) == (who == "the user")
+
+
+async def test_an_expired_secret_does_not_send_the_users_to_sign_in(
+    sim: GraphSim, entra: Entra, client: GraphClient
+) -> None:
+    await sign_in(sim, entra, "ann", REDIRECT, ANN)
+    sim.registration.expired_secrets.add(SECRET)
+    sim.entra.expire_access_tokens()
+    with pytest.raises(EntraRefused, match="client secret has expired"):
+        await client.get("/me", who="ann")
+    assert entra.refused == set()
 
 
 @pytest.mark.parametrize("claims", [{"aud": "other"}, {"tid": "other"}, {"iss": "https://evil"}, {"exp": 1}])

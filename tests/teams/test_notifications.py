@@ -247,6 +247,19 @@ async def test_a_renewal_that_graph_is_too_busy_for_costs_no_subscription(stage:
     assert state(stage) == "not_ready"
 
 
+async def test_a_permission_that_comes_back_is_found(stage: RoomStage) -> None:
+    stage.sim.subscriptions.refuse_renewal = True
+    stage.sim.trouble("/subscriptions", 403, count=-1, method="POST")
+    stage.clock.advance(2400)
+    await stage.quiet()
+    assert stage.sim.subscriptions.all == {}
+    stage.sim.troubles.clear()
+    stage.clock.advance(900)
+    await stage.quiet()
+    await call(stage)
+    assert state(stage) == "not_ready"
+
+
 def presence_of(stage: RoomStage) -> str:
     return next(key for key, one in stage.sim.subscriptions.all.items() if "presences" in one.resource)
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from gateway.config_models import Graph
+from gateway.teams.chats import Popped
 from gateway.teams.entra import Identity
 from gateway.teams.room import TeamsRoom
 from gateway.teams.sign_in import EntraIdentity, EntraSignIn
 from tests.peers.graph import CLIENT, SECRET, TENANT, GraphSim
 from tests.support.clock import FakeClock
-from tests.teams.acting import browse
+from tests.teams.acting import browse, drive
 from tests.teams.conftest import ANN, ERIKA, REDIRECT
 from tests.teams.room_stage import LOGIN, RoomStage, good_account
 
@@ -114,6 +115,57 @@ async def test_who_was_refused_goes_on_after_signing_in_at_the_desk(stage: Stage
     await at_the_desk(stage, ANN)
     assert stage.room.connected.entra.refused == set()
     assert await stage.room.connected.chats.chats(LOGIN) == []
+
+
+async def test_subscriptions_that_ended_with_the_tokens_come_back_with_the_sign_in(stage: Stage) -> None:
+    """Signing in again at the desk brought tokens, and no subscription: calls in Teams went unseen."""
+    await stage.enable()
+    await lapse(stage)
+    await at_the_desk(stage, ANN)
+    await stage.quiet()
+    assert len(stage.sim.subscriptions.all) == 2
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+    await stage.quiet()
+    assert stage.desks.state(LOGIN)[0].value == "not_ready"
+
+
+async def test_a_call_begun_while_the_sign_in_was_refused_is_seen_after_it(stage: Stage) -> None:
+    await stage.enable()
+    await lapse(stage)
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+    await stage.quiet()
+    await at_the_desk(stage, ANN)
+    await stage.quiet()
+    assert stage.desks.state(LOGIN)[0].value == "not_ready"
+
+
+async def test_an_open_channel_goes_on_after_signing_in_for_teams_again(stage: Stage) -> None:
+    """Presence and chats were watched again, the channel stayed silent."""
+    stage.sim.conversations.team("team-1", "Support", [ANN, ERIKA])
+    channel = stage.sim.conversations.channel("team-1", "19:general@thread.tacv2", "General")
+    await stage.enable()
+    popped: list[Popped] = []
+    stage.room.connected.chats.subscribe(popped.append)
+    await stage.room.connected.chats.open_channel(LOGIN, "team-1", channel.id)
+    await lapse(stage)
+    stage.sim.conversations.post(channel, stage.sim.users[ERIKA], "while nobody listened")
+    await drive(stage.clock, stage.enable())
+    stage.sim.conversations.post(channel, stage.sim.users[ERIKA], "and now")
+    await stage.quiet()
+    assert [one.message.text for one in popped] == ["while nobody listened", "and now"]
+    assert stage.room.connected.subscriptions.faults == {}
+
+
+async def lapse(stage: Stage) -> None:
+    """The user's tokens are refused until his subscriptions have ended; then they would be taken again."""
+    stage.sim.entra.revoked.add(ANN)
+    stage.sim.entra.expire_access_tokens()
+    for _ in range(8):
+        stage.clock.advance(600)
+        await drive(stage.clock, stage.quiet())
+    assert stage.room.connected.entra.refused == {LOGIN}
+    assert stage.sim.subscriptions._live() == []
+    stage.sim.entra.revoked.clear()
 
 
 async def test_disabling_forgets_the_desks_tokens(stage: Stage) -> None:
