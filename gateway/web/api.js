@@ -1,5 +1,7 @@
 // The gateway's REST API: the session's cookie goes by itself, the token against cross-site requests by hand.
 
+import { learn } from "./clock.js";
+
 export class Refused extends Error {
   constructor(status, text, reason) {
     super(text);
@@ -21,11 +23,13 @@ export async function ask(method, path, body) {
   if (method !== "GET") headers["X-CSRF-Token"] = csrf;
   if (method === "POST" && path.startsWith("/api/")) headers["Idempotency-Key"] = crypto.getRandomValues(new Uint32Array(4)).join("-");
   let response;
+  const asked = Date.now();
   try {
     response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch {
     throw new Refused(0, "", "not_reached");
   }
+  learn(response.headers.get("Date"), asked, Date.now());
   const kind = response.headers.get("Content-Type") ?? "";
   const answer = kind.includes("json") ? await response.json().catch(() => null) : null;
   if (response.ok) return answer;

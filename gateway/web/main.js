@@ -1,6 +1,7 @@
 // The page as a whole: who has signed in, the streams of pictures, and what is drawn when something changes.
 
 import { ask, commands, onSignedOut, useCsrf } from "./api.js";
+import { now } from "./clock.js";
 import { deskView, incomingPop } from "./desk_view.js";
 import { h, morph } from "./dom.js";
 import { changes, isIncoming, legOf } from "./model.js";
@@ -141,7 +142,7 @@ function dismissMissed() {
 function tick() {
   for (const node of document.querySelectorAll("[data-since]")) {
     const at = Number(node.dataset.since);
-    const text = at ? span((Date.now() - at) / 1000) : "";
+    const text = at ? span((now() - at) / 1000) : "";
     if (node.textContent !== text) node.textContent = text;
   }
 }
@@ -275,7 +276,7 @@ onSignedOut(() => desk.me && leave(t("session_over")));
 function linked(connected) {
   if (connected === desk.connected) return;
   desk.connected = connected;
-  if (!connected) desk.lostAt ??= Date.now();
+  if (!connected) desk.lostAt ??= now();
   else if (desk.lostAt !== null) desk.phone?.refresh();
   redraw();
   if (!connected) void stillSignedIn();
@@ -295,12 +296,12 @@ function mine(picture) {
   desk.picture = picture;
   const said = before ? changes(before, picture, desk.login) : [];
   if (desk.lostAt !== null) {
-    const missed = (desk.missed = { seconds: (Date.now() - desk.lostAt) / 1000, said });
+    const missed = (desk.missed = { seconds: (now() - desk.lostAt) / 1000, said });
     desk.lostAt = null;
     if (!said.length) setTimeout(() => desk.missed === missed && dismissMissed(), NOTHING_MISSED);
   }
   announce(said);
-  sessionStorage.setItem(KEPT, JSON.stringify({ login: desk.login, at: Date.now(), picture }));
+  sessionStorage.setItem(KEPT, JSON.stringify({ login: desk.login, at: now(), picture }));
   if (before?.calls.some((call) => !picture.calls.some((one) => one.id === call.id))) {
     void readHistory();
     setTimeout(readHistory, AGAIN);
