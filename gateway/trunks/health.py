@@ -31,6 +31,8 @@ class PeerState(StrEnum):
 
 class PeerEvent(StrEnum):
     ANSWERED = "answered"
+    ANSWERED_EARLY = "answered_early"
+    """while a hold-down it was lost in is not over"""
     LOST = "lost"
     REFUSED = "refused"
     HELD_OUT = "held_out"
@@ -44,6 +46,7 @@ _EDGES: dict[tuple[PeerState, PeerEvent], PeerState] = {
     (PeerState.UP, PeerEvent.LOST): PeerState.DOWN,
     (PeerState.UP, PeerEvent.REFUSED): PeerState.HOLD_DOWN,
     (PeerState.DOWN, PeerEvent.ANSWERED): PeerState.UP,
+    (PeerState.DOWN, PeerEvent.ANSWERED_EARLY): PeerState.HOLD_DOWN,
     (PeerState.DOWN, PeerEvent.LOST): PeerState.DOWN,
     (PeerState.DOWN, PeerEvent.REFUSED): PeerState.HOLD_DOWN,
     # an answer to another request does not shorten what Retry-After asked for
@@ -97,7 +100,8 @@ class PeerHealth:
         self.misses, self.last_code, self.last_error, self.answered = 0, code, "", wall
         if rtt is not None:
             self.rtt_ms = rtt * 1000
-        self._advance(PeerEvent.ANSWERED)
+        early = self.state is PeerState.DOWN and now < self.held_until
+        self._advance(PeerEvent.ANSWERED_EARLY if early else PeerEvent.ANSWERED)
 
     def refused(self, retry_after: float | None, now: float) -> None:
         """A 503: with Retry-After (seconds) a hold-down, without it a miss (RFC 3261 21.5.4)."""

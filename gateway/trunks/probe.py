@@ -150,7 +150,8 @@ class Prober:
         while True:
             try:
                 health.settle(self._clock.now())
-                if interval and health.state is not PeerState.HOLD_DOWN:
+                if interval:
+                    # In a hold-down, too: it keeps calls away, while Teams demotes whom it does not hear.
                     await self.probe(trunk, peer)
                     self._listen_for_silence(trunk)
                 else:
@@ -160,9 +161,10 @@ class Prober:
             await self._pause(wake, self._wait(health, interval))
 
     def _wait(self, health: PeerHealth, interval: float) -> float:
+        usual = interval or RESOLVE_INTERVAL
         if health.state is PeerState.HOLD_DOWN:
-            return min(max(health.held_until - self._clock.now(), 0.1), RESOLVE_INTERVAL)
-        return interval or RESOLVE_INTERVAL
+            return min(max(health.held_until - self._clock.now(), 0.1), usual)
+        return usual
 
     async def _pause(self, wake: asyncio.Event, seconds: float) -> None:
         timer = self._clock.call_later(seconds, wake.set)

@@ -195,18 +195,30 @@ def _missed(stack: TrunkStack) -> int:
     return next(iter(stack.trunks["teams"].health.values())).misses
 
 
-async def test_retry_after_holds_a_proxy_down_and_pauses_its_pings(teams: Teams, stack: TrunkStack) -> None:
+async def test_retry_after_holds_calls_off_a_proxy_while_its_pings_go_on(
+    teams: Teams, stack: TrunkStack
+) -> None:
+    """Five minutes without OPTIONS, and Teams takes the trunk for unhealthy (facts 2)."""
     await stack.prober.start()
     await until(lambda: [state(stack, n) for n in range(3)] == [PeerState.UP] * 3)
-    teams.overload(0, retry_after=1)
+    teams.overload(0, retry_after=60)
     await until(lambda: state(stack, 0) is PeerState.HOLD_DOWN)
-    held = stack.trunks["teams"].status(stack.clock.now()).peers[0].hold_down
-    assert 0 < held <= 1
     teams.hook = None
-    seen = sum(owner == "Teams sip" for _, owner, _ in teams.options_seen)
-    assert state(stack, 0) is PeerState.HOLD_DOWN
-    assert sum(owner == "Teams sip" for _, owner, _ in teams.options_seen) == seen
+    trunk = stack.trunks["teams"]
+    health = trunk.health[teams.peers[0]]
+    seen = _pings(teams)
+    assert 50 < trunk.status(stack.clock.now()).peers[0].hold_down <= 60
+    await until(lambda: _pings(teams) >= seen + 3)
+    assert state(stack, 0) is PeerState.HOLD_DOWN, "an answer does not shorten it"
+    first = trunk.hunt(stack.clock.now())
+    assert getattr(first.step(stack.clock.now()), "peer", "") == teams.peers[1]
+    first.abandon()
+    health.held_until = stack.clock.now()
     await until(lambda: state(stack, 0) is PeerState.UP)
+
+
+def _pings(teams: Teams) -> int:
+    return sum(owner == "Teams sip" for _, owner, _ in teams.options_seen)
 
 
 async def test_t01_403_is_an_alarm_that_names_the_cure(

@@ -67,6 +67,20 @@ def test_a_peer_in_hold_down_that_dies_is_down() -> None:
     assert health.state is PeerState.DOWN
 
 
+def test_a_peer_lost_in_its_hold_down_comes_up_only_when_both_are_over() -> None:
+    health = peer()
+    health.refused(100.0, 0.0)
+    for now in (1.0, 2.0, 3.0):
+        health.missed("timeout", now)
+    health.reachable(200, None, 50.0, EPOCH)
+    assert (health.state, health.status(50.0).hold_down) == (PeerState.HOLD_DOWN, 50.0)
+    for now in (60.0, 61.0, 62.0):
+        health.missed("timeout", now)
+    assert health.status(101.0).state is PeerState.DOWN, "the time is over, the silence is not"
+    health.reachable(200, None, 102.0, EPOCH)
+    assert health.state is PeerState.UP
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("1", 1.0), ("120 (back soon);duration=60", 120.0), ("5;duration=3", 5.0), ("", None), ("soon", None)],
