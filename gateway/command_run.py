@@ -7,7 +7,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gateway.app import PartFailed
@@ -20,6 +22,8 @@ from gateway.state_dir import StateDir, read_note
 
 log = logging.getLogger("tandem.app")
 
+_LAST = 1.0
+"""Seconds that threads have to end when everything else has."""
 RESTART_LIMIT = 60.0
 """Seconds `tandem restart` waits for the gateway to be up again."""
 
@@ -50,21 +54,34 @@ def run(path: Path) -> ExitCode:
     try:
         for warning in found.warnings:
             log.warning("event=config_warning %s", warning)
-        again = asyncio.run(_run(config, path))
+        again, code = asyncio.run(_run(config, path)), ExitCode.OK
     except (TandemError, OSError) as error:
         code = exit_code_for(error)
         what = f"part={error.part} cause={error.cause}" if isinstance(error, PartFailed) else f"cause={error}"
         unexpected = error if code is ExitCode.INTERNAL else None
         log.critical("event=not_started exit=%d %s", code, what, exc_info=unexpected)
-        return code
+        again = False
     except Exception:
-        log.critical("event=crashed exit=%d", ExitCode.INTERNAL, exc_info=True)
-        return ExitCode.INTERNAL
+        again, code = False, ExitCode.INTERNAL
+        log.critical("event=crashed exit=%d", code, exc_info=True)
     finally:
         setup.close()
     if again:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    return ExitCode.OK
+    _leave_behind(code)
+    return code
+
+
+def _leave_behind(code: ExitCode) -> None:
+    """End at once when threads do not: the interpreter would wait for one that a silent database holds."""
+    until = time.monotonic() + _LAST
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join(max(until - time.monotonic(), 0.0))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
 
 
 def restart(path: Path) -> ExitCode:
@@ -98,6 +115,17 @@ def _may_restart(path: Path) -> str:
 
 
 async def _run(config: Config, path: Path) -> bool:
+    loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(thread_name_prefix="asyncio")
+    loop.set_default_executor(threads)
+    try:
+        return await _serve(config, path)
+    finally:
+        # `asyncio.run` waits for the default threads without a limit, be it for a restart or an end
+        threads.shutdown(wait=False)
+        loop.set_default_executor(ThreadPoolExecutor(1))
+
+
+async def _serve(config: Config, path: Path) -> bool:
 
     from gateway.assembly import assemble, prepare_sounds
 

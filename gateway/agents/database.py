@@ -17,10 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.agents import tables
 from gateway.cdr import tables as house
 from gateway.errors import TandemError
+from gateway.threads import Threads
 
 log = logging.getLogger("tandem.agents")
 
 T = TypeVar("T")
+
+_THREADS = 4
+_PATIENCE = 65.0
+"""Seconds; longer than PostgreSQL's own limit on a statement (`gateway.cdr.tables.make`)."""
 
 
 class StoreUnavailable(TandemError):
@@ -34,11 +39,17 @@ class AgentDatabase:
         self._url = url
         self._engine: Engine | None = None
         self._opening = asyncio.Lock()
+        self._threads = Threads("agents-database", _THREADS)
 
-    async def run(self, job: Callable[[Connection], T]) -> T:
-        """`job` in a transaction of its own, in a thread. StoreUnavailable."""
+    async def run(self, job: Callable[[Connection], T], patience: float = _PATIENCE) -> T:
+        """`job` in a transaction of its own, in a thread. StoreUnavailable, also after `patience` seconds:
+        then it may be done all the same, once the database answers again.
+        """
         try:
-            return await asyncio.to_thread(self._run, await self._open(), job)
+            async with asyncio.timeout(patience):
+                return await self._threads.run(self._run, await self._open(), job)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the database has not answered within {patience:.0f} s") from error
         except (SQLAlchemyError, OSError) as error:
             raise StoreUnavailable(f"the database cannot be used: {brief(error)}") from error
 
@@ -47,7 +58,7 @@ class AgentDatabase:
             if self._engine is None:
                 engine = house.make(self._url)
                 try:
-                    await asyncio.to_thread(tables.migrate, engine)
+                    await self._threads.run(tables.migrate, engine)
                 except BaseException:
                     engine.dispose()
                     raise
@@ -60,6 +71,7 @@ class AgentDatabase:
             return job(connection)
 
     async def close(self) -> None:
+        self._threads.close(wait=False)
         engine, self._engine = self._engine, None
         if engine is not None:
             await asyncio.to_thread(engine.dispose)

@@ -27,6 +27,8 @@ from gateway.model import CallId
 log = logging.getLogger("tandem.agents")
 
 _RETRY = 1.0
+_AT_START = 8.0
+"""Seconds for the roster: a database that hangs must not keep calls waiting for the gateway."""
 _RELOAD = 60
 """Seconds between two looks at what another gateway changed in the roster."""
 
@@ -71,7 +73,7 @@ class AgentsPart:
     async def start(self) -> None:
         """JournalError when another gateway has the directory. A database that is down is no error here."""
         entries = await self.journal.open(self._directory)
-        await self.roster.load()
+        await self.roster.load(_AT_START)
         self.agents.start(entries, self._running())
         self.after_call.start(entries, self.agents.status, self._worked_on())
         self._unsubscribe = self._calls.subscribe(self.agents.observe)

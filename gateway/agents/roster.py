@@ -46,10 +46,10 @@ class Roster:
         wanted = {name.casefold() for name in names if name}
         return next((a for a in self.agents if (a.teams_user or "").casefold() in wanted), None)
 
-    async def load(self) -> None:
-        """Read the database again; what it cannot tell now stays as it was."""
+    async def load(self, patience: float = 30.0) -> None:
+        """Read the database again; what it cannot tell within `patience` seconds stays as it was."""
         try:
-            self._take(await self._database.run(_read))
+            self._take(await self._database.run(_read, patience))
         except StoreUnavailable as error:
             log.warning("roster_not_read cause=%s", error)
 

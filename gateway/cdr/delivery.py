@@ -12,8 +12,12 @@ from dataclasses import dataclass
 
 from gateway.cdr.outbox import Outbox, Waiting
 from gateway.cdr.sinks import Sink, SinkRejected, SinkUnavailable, append_lines
+from gateway.threads import Threads
 
 log = logging.getLogger("tandem.cdr")
+
+_CLOSING = 1.0
+"""Seconds a sink may take to close: one that hangs must not keep the gateway from stopping or restarting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,15 @@ class Delivery:
         self,
         sink: Sink,
         outbox: Outbox,
+        threads: Threads,
         *,
         batch: int,
         backoff: Backoff,
         save_seconds: float,
         advanced: Callable[[], None],
     ) -> None:
-        self._sink, self._outbox, self._batch, self._backoff = sink, outbox, batch, backoff
+        self._sink, self._outbox, self._threads = sink, outbox, threads
+        self._batch, self._backoff = batch, backoff
         self._save_seconds, self._advanced = save_seconds, advanced
         self.position = 0
         self._saved = 0
@@ -96,9 +102,11 @@ class Delivery:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._save()
         try:
-            await self._sink.close()
+            async with asyncio.timeout(_CLOSING):
+                await self._sink.close()
         except Exception as error:
-            log.warning("sink_close_failed sink=%s cause=%s", self._sink.name, error)
+            cause = str(error) or type(error).__name__
+            log.warning("sink_close_failed sink=%s cause=%s", self._sink.name, cause)
 
     async def _run(self) -> None:
         failures = 0
@@ -140,7 +148,7 @@ class Delivery:
             self._opened = True
         while self.behind:
             end = self._outbox.last_seq
-            waiting = await asyncio.to_thread(self._outbox.after, self.position, self._batch)
+            waiting = await self._threads.run(self._outbox.after, self.position, self._batch)
             if not waiting:
                 # What is left there was unreadable and has been named.
                 self._moved(end)
@@ -162,7 +170,7 @@ class Delivery:
                 record = {"cause": str(error), "row": item.row.to_dict()}
                 line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
                 path = self._outbox.rejected_path(self._sink.name)
-                await asyncio.to_thread(append_lines, path, [line])
+                await self._threads.run(append_lines, path, [line])
                 self._rejected += 1
                 log.error(
                     "sink_rejected sink=%s call=%s file=%s cause=%s",
@@ -190,7 +198,7 @@ class Delivery:
         if position == self._saved:
             return
         try:
-            await asyncio.to_thread(self._outbox.set_position, self._sink.name, position)
+            await self._threads.run(self._outbox.set_position, self._sink.name, position)
         except OSError as error:
             log.warning("sink_position_not_saved sink=%s cause=%s", self._sink.name, error)
         else:

@@ -24,6 +24,7 @@ from gateway.cdr.segments import Disk
 from gateway.cdr.sinks import Sink
 from gateway.events import LATE_KINDS
 from gateway.model import CallId
+from gateway.threads import Threads
 
 log = logging.getLogger("tandem.cdr")
 
@@ -31,6 +32,8 @@ log = logging.getLogger("tandem.cdr")
 _LINGER = 10_000
 """Milliseconds of the journal's time after a call's end in which an agent's work on it may begin."""
 _MOST_LATE = 10_000
+_THREADS = 4
+"""For the outbox's files alone: rows and one sink's reading must not wait for another's."""
 
 
 class _Ended(NamedTuple):
@@ -73,6 +76,7 @@ class Recorder:
             raise ValueError(f"two sinks of one name: {names}")
         self._journal = journal
         self._outbox = Outbox(directory, segment_bytes=segment_bytes, disk=disk)
+        self._threads = Threads("outbox", _THREADS)
         self._retry_seconds = retry_seconds
         self._states: dict[CallId, CallState] = {}
         self._late: OrderedDict[CallId, _Late] = OrderedDict()
@@ -89,6 +93,7 @@ class Recorder:
             Delivery(
                 sink,
                 self._outbox,
+                self._threads,
                 batch=batch,
                 backoff=backoff or Backoff(),
                 save_seconds=save_seconds,
@@ -104,10 +109,10 @@ class Recorder:
         running; each is picked up again or ended with `call_state.closing_events`. JournalError when another
         process has the outbox. A sink that is down is no error here.
         """
-        await asyncio.to_thread(self._outbox.open)
+        await self._threads.run(self._outbox.open)
         self._processed = self._outbox.last_seq
         self._journal.continue_after(self._processed)
-        missing = await asyncio.to_thread(self._replay)
+        missing = await self._threads.run(self._replay)
         self._ended.extend(missing)
         self._unsubscribe = self._journal.subscribe(self._on_entry)
         for delivery in self._deliveries:
@@ -133,6 +138,7 @@ class Recorder:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
             await asyncio.gather(*(delivery.stop() for delivery in self._deliveries))
+        self._threads.close()
         self._outbox.close()
         return done
 
@@ -221,7 +227,7 @@ class Recorder:
                 rows = [Waiting(ended.seq, ended.row) for ended in ready if ended.row is not None]
                 try:
                     if rows:
-                        await asyncio.to_thread(self._outbox.append, rows)
+                        await self._threads.run(self._outbox.append, rows)
                 except OSError as error:
                     if not self._fault:
                         log.error("outbox_failed cause=%s: rows wait in the journal", error)
@@ -238,7 +244,7 @@ class Recorder:
                     delivery.wake()
                 self._advanced()
             if self._outbox.files > 1:
-                await asyncio.to_thread(self._outbox.drop, self._delivered)
+                await self._threads.run(self._outbox.drop, self._delivered)
             self._idle.set()
 
     def _advanced(self) -> None:

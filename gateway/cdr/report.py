@@ -18,9 +18,13 @@ from gateway.cdr import tables
 from gateway.cdr.call_detail import CallDetail
 from gateway.errors import TandemError
 from gateway.paging import cursor_of, order, within
+from gateway.threads import Threads
 
 MAX_LIMIT = 1000
 _CHUNK = 1000
+_THREADS = 4
+_PATIENCE = 65.0
+"""Seconds; longer than PostgreSQL's own limit on a statement (`tables.make`)."""
 
 
 class ReportError(TandemError):
@@ -73,15 +77,17 @@ class Reports:
 
     def __init__(self, url: str) -> None:
         self._engine: Engine = tables.make(url)
+        self._threads = Threads("reports", _THREADS)
 
     async def close(self) -> None:
+        self._threads.close(wait=False)
         await asyncio.to_thread(self._engine.dispose)
 
     async def page(self, query: Query) -> Page:
         """One page. ReportError, ReportUnavailable."""
         if not 1 <= query.limit <= MAX_LIMIT:
             raise ReportError(f"limit must be 1 to {MAX_LIMIT}")
-        rows = await asyncio.to_thread(self._fetch, query, query.limit + 1)
+        rows = await self._ask(query, query.limit + 1)
         more = len(rows) > query.limit
         rows = rows[: query.limit]
         return Page(tuple(rows), _place(rows[-1]) if more else "")
@@ -94,13 +100,21 @@ class Reports:
         left = at_most
         while left is None or left > 0:
             size = _CHUNK if left is None else min(_CHUNK, left)
-            rows = await asyncio.to_thread(self._fetch, query, size)
+            rows = await self._ask(query, size)
             if rows:
                 yield rows
             if len(rows) < size:
                 return
             left = None if left is None else left - size
             query = replace(query, cursor=_place(rows[-1]))
+
+    async def _ask(self, query: Query, limit: int) -> list[CallDetail]:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._threads.run(self._fetch, query, limit)
+        except TimeoutError as error:
+            cause = f"no answer within {_PATIENCE:.0f} s"
+            raise ReportUnavailable("call detail cannot be read: TimeoutError", cause) from error
 
     def _fetch(self, query: Query, limit: int) -> list[CallDetail]:
         statement = statement_of(query, limit)

@@ -7,7 +7,6 @@ keeps a queue of its own: the recorder's outbox on disk is the spool of all of t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Protocol
 
 from gateway.cdr.call_detail import CallDetail
 from gateway.errors import TandemError
+from gateway.threads import Threads
 
 
 class SinkUnavailable(TandemError):
@@ -59,22 +59,23 @@ class JsonLinesSink:
 
     def __init__(self, directory: Path, name: str = "jsonl") -> None:
         self._directory, self._name = directory, name
+        self._threads = Threads(f"sink-{name}")
 
     @property
     def name(self) -> str:
         return self._name
 
     async def open(self) -> None:
-        await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
+        await self._threads.run(self._directory.mkdir, parents=True, exist_ok=True)
 
     async def write(self, rows: Sequence[CallDetail]) -> None:
         try:
-            await asyncio.to_thread(self._write, rows)
+            await self._threads.run(self._write, rows)
         except OSError as error:
             raise SinkUnavailable(str(error)) from error
 
     async def close(self) -> None:
-        return
+        self._threads.close(wait=False)
 
     def _write(self, rows: Sequence[CallDetail]) -> None:
         days: dict[str, list[str]] = {}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import Engine, Insert, Table
@@ -14,6 +12,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from gateway.cdr import tables
 from gateway.cdr.call_detail import CallDetail
 from gateway.cdr.sinks import SinkRejected, SinkUnavailable
+from gateway.threads import Threads
 
 
 class SqlSink:
@@ -25,7 +24,7 @@ class SqlSink:
     def __init__(self, url: str, name: str = "sql") -> None:
         self._url, self._name = url, name
         self._engine: Engine | None = None
-        self._thread = ThreadPoolExecutor(1, f"sink-{name}")
+        self._thread = Threads(f"sink-{name}")
 
     @property
     def name(self) -> str:
@@ -39,12 +38,15 @@ class SqlSink:
             await self._run(lambda: self._write(rows))
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._dispose)
-        self._thread.shutdown()
+        """Waits for what the thread does; cancelled, it leaves a server that never answers to itself."""
+        try:
+            await self._thread.run(self._dispose)
+        finally:
+            self._thread.close(wait=False)
 
     async def _run(self, job: Callable[[], None]) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, job)
+            await self._thread.run(job)
         except (DataError, IntegrityError) as error:
             raise SinkRejected(_brief(error)) from error
         except (SQLAlchemyError, OSError) as error:

@@ -99,6 +99,7 @@ def configuration(
     teams_extra: str = "",
     media_extra: str = "",
     tenants: str = f'"{FQDN}"',
+    database: str = "",
     extra: str = "",
 ) -> str:
     """tandem.toml for the stand-ins."""
@@ -106,10 +107,12 @@ def configuration(
     quoted = ", ".join(f'"{one}"' for one in listen)
     peers = ", ".join(f'"{one}"' for one in teams.peers)
     own = pki["gateway"]
+    kept = f'database = "{database}"' if database else ""
     return f"""
 [gateway]
 fqdn = "{FQDN}"
 state_dir = "{state}"
+{kept}
 
 [sip]
 listen = [{quoted}]

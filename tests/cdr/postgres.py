@@ -27,6 +27,10 @@ def _binaries() -> Path:
     return Path(elsewhere).resolve().parent
 
 
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class PostgresServer:
     """Runs as user postgres where the tests run as root, which PostgreSQL refuses to be."""
 
@@ -73,6 +77,23 @@ class PostgresServer:
             self._process.send_signal(how)
             self._process.wait(30)
             self._process = None
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It takes connections and answers none, like one whose machine or disk hangs."""
+        assert self._process is not None
+        # the server first, so that it makes no process while its processes are listed
+        os.kill(self._process.pid, signal.SIGSTOP)
+        stopped = [self._process.pid, *_children(self._process.pid)]
+        try:
+            for pid in stopped[1:]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)

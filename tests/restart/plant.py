@@ -181,7 +181,14 @@ def gap(rtp: RtpPeer, since: float) -> float:
 
 @contextlib.asynccontextmanager
 async def open_plant(
-    pki: Pki, folder: Path, *, center_extra: str = "", teams_extra: str = "", extra: str = "", seats: int = 64
+    pki: Pki,
+    folder: Path,
+    *,
+    center_extra: str = "",
+    teams_extra: str = "",
+    database: str = "",
+    extra: str = "",
+    seats: int = 64,
 ) -> AsyncIterator[Plant]:
     """Start the gateway and its peers; at the end no call, and nothing of one, may be left."""
     media = ports.free_udp_range(seats * 4)
@@ -200,6 +207,7 @@ async def open_plant(
             media_ports=media,
             center_extra=center_extra,
             teams_extra=teams_extra,
+            database=database,
             media_extra=f'music = "{tone_file(folder / "music.wav")}"',
             extra=f'[http]\nlisten = "127.0.0.1:0"\n[cdr]\njson_lines = "{folder / "rows"}"\n{extra}',
         )
