@@ -74,8 +74,10 @@ class Outbox:
 
     def after(self, seq: int, limit: int) -> list[Waiting]:
         """Up to `limit` rows after place `seq`, in order; a row that cannot be read is named and skipped."""
+        # Taken before its beginning is looked at: an `append` in between evicts rows, never from this copy.
+        recent = tuple(self._recent)
         if seq >= self._recent_from:
-            return [waiting for waiting in tuple(self._recent) if waiting.seq > seq][:limit]
+            return [waiting for waiting in recent if waiting.seq > seq][:limit]
         found: list[Waiting] = []
         begin = max((n for n, first in tuple(self._first.items()) if first <= seq + 1), default=0)
         for stored in self._log.read(from_segment=begin):

@@ -7,6 +7,8 @@ import itertools
 import json
 import os
 import shutil
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +18,7 @@ from gateway.cdr.call_detail import call_detail
 from gateway.cdr.call_state import closing_events
 from gateway.cdr.delivery import Backoff
 from gateway.cdr.journal import Journal
+from gateway.cdr.outbox import Outbox, Waiting
 from gateway.cdr.recorder import Recorder
 from gateway.cdr.segments import Disk
 from gateway.cdr.sinks import JsonLinesSink, Sink
@@ -116,6 +119,34 @@ async def test_rows_that_waited_in_more_than_memory_come_from_disk_in_order(
         sink.down = False
         await until(lambda: len(sink.got) == 150)
     assert sink.got == ids(range(150))
+
+
+def test_rows_that_come_while_a_sink_reads_push_none_past_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sink at the edge of what is in memory skipped for ever what left it between its look and its copy."""
+    monkeypatch.setattr("gateway.cdr.outbox._RECENT", 20)
+    outbox = Outbox(tmp_path)
+    outbox.open()
+
+    def write(*numbers: int) -> None:
+        outbox.append([Waiting(n, call_detail(simple_call(f"{n:032x}"))[0]) for n in numbers])
+
+    class Raced(deque[Waiting]):
+        """Other rows come the moment before it is copied."""
+
+        def __iter__(self) -> Iterator[Waiting]:
+            if late:
+                write(late.pop())
+            return super().__iter__()
+
+    late: list[int] = []
+    outbox._recent = Raced(maxlen=20)
+    write(*range(1, 31))
+    late = [31]
+    assert [waiting.seq for waiting in outbox.after(10, 5)] == [11, 12, 13, 14, 15]
+    assert not late
+    outbox.close()
 
 
 async def test_a_restart_repeats_nothing_that_was_delivered_and_forgets_nothing(tmp_path: Path) -> None:
