@@ -193,7 +193,6 @@ def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: T
     here = call.legs.keys() | set(record["lent"])
     call.joined = {LegId(leg) for leg in record["joined"] if leg in here}
     call.away = {LegId(leg) for leg in record["away"] if leg in here}
-    found.fresh = call.joined - set(told.members)
     call.muted = {LegId(leg) for leg in record["muted"] if leg in here}
     call.borrowed = {LegId(leg) for leg in record["borrowed"] if leg in here}
     call.answered_at = {LegId(leg): int(at) for leg, at in record["answered_at"].items() if leg in here}
@@ -203,6 +202,8 @@ def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: T
         for leg, (mode, of) in record["supervisors"].items()
         if leg in here
     }
+    # a supervisor whom the others do not have among them is no member for the journal
+    found.fresh = {leg for leg in call.joined - set(told.members) if not call.aloof(leg)}
     call.holds = _holds(record["holds"], told, here)
     recorded = {by for by, _ in record["holds"]}
     holding = {hold.by for hold in call.holds}

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gateway.calls.call import Call, CallState
-from gateway.calls.consultation import TRANSFERRED
 from gateway.calls.context import CallContext
+from gateway.calls.cut_off import mend
 from gateway.calls.holding import set_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.registry import CallRegistry
@@ -35,7 +35,6 @@ from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.call_state import CallState as Told
 from gateway.cdr.call_state import closing_events
 from gateway.errors import MediaError, SipError
-from gateway.events import LegLeft, LegTransferred
 from gateway.model import CallId, InteractionId, ReleasedBy, Result, Termination
 from gateway.sip import orphans
 from gateway.sip.sdp import Direction
@@ -50,7 +49,6 @@ log = logging.getLogger("tandem.calls")
 REASON: Final = "gateway_restart"
 AT_ONCE: Final = 20
 """Legs that are compared with rtpengine at the same time."""
-NOTIFY_LIMIT: Final = 8.0
 REFRESH_EVERY: Final = 0.02
 """Seconds between the refreshes of dialogs, so that a thousand of them are no flood."""
 
@@ -180,9 +178,7 @@ class Restorer:
         await call.records.noted(REASON)
         for leg in found.cut:
             await call.drop(leg, over if leg.id in call.joined else _cut(answered=False))
-        await self._write_missing(call)
-        await self._mend_loans(call)
-        await self._end_transfers(found)
+        await mend(found, self._told[call.id])
         legs = [leg for leg in call.legs.values() if leg.state is LegState.UP]
         known = await asyncio.gather(*(self._compare(call, leg) for leg in legs))
         if found.room is not None:
@@ -211,66 +207,6 @@ class Restorer:
         ended = [leg for leg in told.legs.values() if leg.ended is not None]
         gone = [leg for leg in ended if leg.answered is not None or call.state is CallState.SETUP]
         return max(gone, key=lambda leg: leg.ended or 0).termination if gone else None
-
-    async def _write_missing(self, call: Call) -> None:
-        """A call that was being answered may be up by its record, and not yet by the journal."""
-        told = self._told[call.id]
-        for leg in [leg for leg in call.legs.values() if leg.id in call.joined]:
-            if told.legs[leg.id].answered is None:
-                await call.records.answered(leg)
-            if leg.id not in told.members:
-                await call.records.joined(leg)
-                call.answered_at.setdefault(leg.id, call.now())
-
-    async def _mend_loans(self, call: Call) -> None:
-        """A merge or transfer that was cut off half-way has not been: who is still in his consultation is a
-        member on hold here, and those who had just come from there are none.
-        """
-        told = self._told[call.id]
-        gone = [leg for leg in told.members if leg not in call.joined and told.legs[leg].ended is None]
-        for loan in call.lent.values():
-            if loan.leg.id not in told.members:
-                await call.records.joined(loan.leg)
-            await set_hold(call, loan.leg, True)
-        for leg in gone:
-            await call.record(LegLeft(call=call.id, at=call.now(), leg=leg))
-
-    async def _end_transfers(self, found: Remembered) -> None:
-        """One whose target has answered is done; any other that was under way has failed, and the transferor
-        is a party again.
-        """
-        call, told = found.call, self._told[found.call.id]
-        for transfer in [one for one in told.transfers if one.outcome == "started"]:
-            new = next(iter(sorted(found.fresh - {transfer.leg})), None)
-            if new is None and transfer.leg not in call.legs:
-                continue
-            done = LegTransferred(
-                call=call.id,
-                at=call.now(),
-                leg=transfer.leg,
-                mode=transfer.mode,
-                target=transfer.target,
-                outcome="failed" if new is None else "completed",
-                new_leg=new,
-                sip_code=503 if new is None else 0,
-            )
-            await call.record(done)
-            leg = call.legs.get(transfer.leg)
-            if leg is None:
-                continue
-            if new is not None:
-                await call.step_down(leg)
-                continue
-            call.away.discard(leg.id)
-            if leg.id not in call.joined:
-                call.joined.add(leg.id)
-                await call.records.joined(leg)
-            if leg.id in found.referred:
-                await _tell_transferor(leg, "503 Service Unavailable")
-        for leg in [call.legs[leg] for leg in sorted(call.away) if leg in call.legs]:
-            if leg.id in found.referred:
-                await _tell_transferor(leg, "200 OK")
-            await call.drop(leg, TRANSFERRED)
 
     async def _compare(self, call: Call, leg: Leg) -> bool:
         """Whether rtpengine still has the leg, as recorded."""
@@ -314,19 +250,6 @@ class Restorer:
 
     def _now(self) -> int:
         return int(self._context.clock.wall().timestamp() * 1000)
-
-
-async def _tell_transferor(leg: Leg, status: str) -> None:
-    """The final NOTIFY of a REFER whose subscription died with the last gateway (T18: before any BYE)."""
-    if not isinstance(leg.session, Session):
-        return
-    headers = [("Event", "refer"), ("Subscription-State", "terminated;reason=noresource")]
-    body = f"SIP/2.0 {status}\r\n".encode()
-    try:
-        async with asyncio.timeout(NOTIFY_LIMIT):
-            await leg.session.send("NOTIFY", headers, body, "message/sipfrag")
-    except (SipError, TimeoutError) as error:
-        log.info("notify_failed leg=%s cause=%s", leg.id, type(error).__name__)
 
 
 async def _hold_as_described(call: Call, leg: Leg) -> None:
