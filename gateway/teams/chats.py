@@ -18,8 +18,9 @@ from gateway.teams.client import GraphClient, Json, segment
 from gateway.teams.errors import GraphError, TeamsError, Throttled
 from gateway.teams.messages import Message, deleted, message
 from gateway.teams.seen import Seen
+from gateway.teams.shared_watch import SharedWatches
 from gateway.teams.store import Shelf, Store
-from gateway.teams.subscriptions import Kind, Subscription, Subscriptions, Watch
+from gateway.teams.subscriptions import Kind, Subscription, Watch
 from gateway.teams.users import Users
 
 log = logging.getLogger("tandem.teams")
@@ -83,8 +84,8 @@ class Chats:
     def __init__(self, client: GraphClient, users: Users, store: Store, clock: Clock) -> None:
         self._client, self._users, self._store = client, users, store
         self.seen = Seen(store, clock)
-        self.subscriptions: Subscriptions | None = None
-        self._open: set[tuple[str, str, str]] = set()
+        self._open: dict[tuple[str, str, str], None] = {}
+        self.shared = SharedWatches(self._who_has_open)
         self._peers: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._listeners: list[Listener] = []
         self.stale: Stale = lambda _login, _list: None
@@ -173,21 +174,26 @@ class Chats:
         key = (login, team, channel)
         if key in self._open:
             raise ConversationOpen(f"{login} has a conversation in this channel already")
-        self._open.add(key)
+        self._open[key] = None
         try:
             found = await self.channel_messages(login, team, channel)
         except BaseException:
-            self._open.discard(key)
+            self._open.pop(key, None)
             raise
-        if self.subscriptions is not None:
-            await self.subscriptions.watch(self._channel_watch(login, team, channel))
+        await self.shared.settle(_resource(team, channel))
         return found
 
     async def close_channel(self, login: str, team: str, channel: str) -> None:
-        self._open.discard((login, team, channel))
-        if self.subscriptions is not None:
-            resource = self._channel_watch(login, team, channel).resource
-            await self.subscriptions.unwatch(login, Kind.CHANNEL, resource)
+        self._open.pop((login, team, channel), None)
+        await self.shared.settle(_resource(team, channel))
+
+    async def leave(self, login: str) -> None:
+        """Close all of the agent's channels."""
+        for team, channel in self.open_channels(login):
+            await self.close_channel(login, team, channel)
+
+    def _who_has_open(self, resource: str) -> list[str]:
+        return [login for login, team, channel in self._open if _resource(team, channel) == resource]
 
     async def channel_messages(self, login: str, team: str, channel: str, thread: str = "") -> list[Message]:
         """The newest roots, or a thread's replies, oldest first."""
@@ -198,10 +204,6 @@ class Chats:
         if (login, team, channel) not in self._open:
             raise ConversationOpen(f"{login} has no conversation in this channel: open it first")
         return await self._post(login, team, channel, _channel_path(team, channel, thread), text)
-
-    @staticmethod
-    def _channel_watch(login: str, team: str, channel: str) -> Watch:
-        return Watch(Kind.CHANNEL, login, f"/teams/{team}/channels/{channel}/messages")
 
     # -- favourites --
 
@@ -225,9 +227,6 @@ class Chats:
 
     async def changed(self, found: Subscription, change: str, resource: str, content: Json) -> None:
         """A notification; repetitions and reactions pop nothing, group chats neither."""
-        login = found.watch.owner
-        if login not in self._users.enabled:
-            return
         one = message(content)
         team, conversation = "", str(content.get("chatId") or "")
         where = content.get("channelIdentity") or {}
@@ -236,20 +235,19 @@ class Chats:
         if change == "deleted" and one is None:
             # Graph may send nothing of what was deleted but its address.
             team, conversation, one = deleted(resource)
+        logins = [found.watch.owner] if conversation.endswith("@unq.gbl.spaces") else []
         if found.watch.kind is Kind.CHANNEL:
-            if (login, team, conversation) not in self._open:
-                return
-        elif not conversation.endswith("@unq.gbl.spaces"):
-            return
-        if one is not None:
-            told = self.seen.told(login, conversation, one, created=change == "created")
-            await self._pop(login, team, conversation, one, told)
+            logins = self._who_has_open(_resource(team, conversation))
+        for login in logins:
+            if one is not None and login in self._users.enabled:
+                told = self.seen.told(login, conversation, one, created=change == "created")
+                await self._pop(login, team, conversation, one, told)
 
     async def repair(self, watch: Watch) -> None:
         """Notifications may be lost: read what is new in what the agent looks at."""
         if watch.kind is Kind.CHANNEL:
             for login, team, channel in list(self._open):
-                if self._channel_watch(login, team, channel) == watch:
+                if _resource(team, channel) == watch.resource:
                     await self._repair(login, team, channel, _channel_path(team, channel, ""))
             return
         user, since = self._users.enabled.get(watch.owner), self.seen.since(watch.owner)
@@ -324,6 +322,11 @@ async def _nobody(_: Popped) -> None:
 def _channel_path(team: str, channel: str, thread: str) -> str:
     path = f"/teams/{segment(team)}/channels/{segment(channel)}/messages"
     return f"{path}/{segment(thread)}/replies" if thread else path
+
+
+def _resource(team: str, channel: str) -> str:
+    """As a subscription names it."""
+    return f"/teams/{team}/channels/{channel}/messages"
 
 
 def _chat(body: Json, me: str, favourite: bool) -> Chat:

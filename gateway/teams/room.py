@@ -229,7 +229,8 @@ class TeamsRoom:
         chats.keeper = self.web_chats.taken
         url = self.settings.public_url + PATH
         subscriptions = Subscriptions(client, store, clock, lambda: self._keys.newest, url, self._gap)
-        chats.subscriptions = subscriptions if self.settings.public_url else None
+        chats.shared.subscriptions = subscriptions if self.settings.public_url else None
+        subscriptions.on_refused = chats.shared.refused
         checker = TokenChecker(cloud, account.tenant, account.client_id, clock)
         receiver = Receiver(
             subscriptions, checker, self._keys.known, account.tenant, store, clock, self._changed
@@ -321,7 +322,7 @@ class TeamsRoom:
             self._desk_tokens[login] = (identity, tokens)
             connection = self.connection
             if connection is not None and login in connection.entra.refused and await self._adopt(login):
-                self._tasks.spawn(connection.subscriptions.again(login), "watch")
+                self._tasks.spawn(self._watch_again(connection, login), "watch")
 
     async def enable_from_desk(self, login: str) -> bool:
         """Enable Teams with what the sign-in at the desk brought. False: he has to sign in for Teams."""
@@ -363,7 +364,7 @@ class TeamsRoom:
         connection.chats.seen.begin(login)
         await connection.sync.enable(login, user.oid)
         self.feeds.wake(login)
-        watching = connection.subscriptions.again(login) if before else self._watch(login)
+        watching = self._watch_again(connection, login) if before else self._watch(login)
         self._tasks.spawn(watching, "watch")
         return user
 
@@ -387,8 +388,14 @@ class TeamsRoom:
 
     @staticmethod
     async def _leave(connection: Connection, login: str) -> None:
+        await connection.chats.leave(login)
         await connection.subscriptions.unwatch(login)
         await connection.sync.disable(login)
+
+    @staticmethod
+    async def _watch_again(connection: Connection, login: str) -> None:
+        await connection.chats.shared.forgive(login)
+        await connection.subscriptions.again(login)
 
     async def _watch(self, login: str, *, away: bool = False) -> None:
         connection, user = self.connection, self.users.enabled.get(login)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -83,6 +83,9 @@ class Subscription:
         return cls(document["id"], watch, document["client_state"], expires, document.get("key", ""))
 
 
+Told = Callable[[Watch], Coroutine[Any, Any, None]]
+
+
 class Subscriptions:
     """on_gap(watch): what happened since is unknown, read it. notify_url: where Graph sends changes."""
 
@@ -93,7 +96,7 @@ class Subscriptions:
         clock: Clock,
         key: Callable[[], ContentKey],
         notify_url: str,
-        on_gap: Callable[[Watch], Awaitable[None]],
+        on_gap: Told,
     ) -> None:
         self._client, self._store, self._clock, self._key = client, store, clock, key
         self._url, self._on_gap = notify_url, on_gap
@@ -103,6 +106,8 @@ class Subscriptions:
         self._timers: dict[str, TimerHandle] = {}
         self._tasks = Tasks("subscriptions")
         self.faults: dict[str, str] = {}
+        self.on_refused: Told = _nobody
+        """Told when the owner's token does not do, and Graph has nothing left of what it was used for."""
 
     async def start(self) -> None:
         """Take over what an earlier run made; what is wanted no more lapses by itself."""
@@ -129,6 +134,11 @@ class Subscriptions:
         """Nothing is being renewed."""
         return self._tasks.idle
 
+    def lives(self, watch: Watch) -> bool:
+        """Whether Graph has it, as far as we know."""
+        found = self._known.get(watch.key)
+        return found is not None and found.expires > self._clock.wall()
+
     async def watch(self, watch: Watch) -> bool:
         """From now on; failing is logged and tried again.
 
@@ -150,8 +160,14 @@ class Subscriptions:
             await self._renew(watch)
             after = self._known.get(watch.key)
             remade = before is not None and after is not None and before.id != after.id
-            if self._lives(watch.key) and not remade:
+            if self.lives(watch) and not remade:
                 await self._on_gap(watch)
+
+    async def hand_over(self, before: Watch, after: Watch) -> None:
+        """The same for another owner; what comes in between is read."""
+        await self.unwatch(before.owner, before.kind, before.resource)
+        await self.watch(after)
+        self._tasks.spawn(self._on_gap(after), after.key)
 
     async def unwatch(self, owner: str, kind: Kind | None = None, resource: str = "") -> None:
         """Everything of `owner`, or of one kind and resource."""
@@ -207,6 +223,11 @@ class Subscriptions:
     async def _delete_strays(self, watch: Watch) -> bool:
         """A quota is full (N7: one presence subscription a user): with what an earlier run left behind."""
         gone = False
+        for key, known in list(self._known.items()):
+            same = (known.watch.kind, known.watch.resource) == (watch.kind, watch.resource)
+            if same and key not in self._wanted:
+                await self._delete(key)
+                gone = True
         async for one in self._client.pages("/subscriptions", who=watch.owner):
             stray = str(one.get("id"))
             same = str(one.get("resource", "")).strip("/") == watch.resource.strip("/")
@@ -274,7 +295,15 @@ class Subscriptions:
         self.faults[watch.key] = str(error)
         log.warning("event=subscription_failed kind=%s login=%s cause=%s", watch.kind, watch.owner, error)
         somebodys = isinstance(error, SignInNeeded | PermissionMissing)
-        self._later(watch, _RETRY_REFUSED if somebodys else _RETRY)
+        if not somebodys:
+            self._later(watch, _RETRY)
+        elif self.lives(watch):
+            # Until it ends: then another one may take its place.
+            left = (self._known[watch.key].expires - self._clock.wall()).total_seconds()
+            self._later(watch, min(left, _RETRY_REFUSED))
+        else:
+            self._later(watch, _RETRY_REFUSED)
+            self._tasks.spawn(self.on_refused(watch), watch.key)
 
     def _later(self, watch: Watch, seconds: float) -> None:
         self._never(watch.key)
@@ -283,14 +312,10 @@ class Subscriptions:
         )
 
     async def _due(self, watch: Watch) -> None:
-        had = self._lives(watch.key)
+        had = self.lives(watch)
         await self._renew(watch)
-        if not had and self._lives(watch.key):
+        if not had and self.lives(watch):
             await self._on_gap(watch)
-
-    def _lives(self, key: str) -> bool:
-        found = self._known.get(key)
-        return found is not None and found.expires > self._clock.wall()
 
     def _never(self, key: str) -> None:
         timer = self._timers.pop(key, None)
@@ -299,6 +324,10 @@ class Subscriptions:
 
     def _expiry(self) -> str:
         return (self._clock.wall() + LIFE).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+async def _nobody(_: Watch) -> None:
+    return
 
 
 def _moment(text: object) -> datetime:

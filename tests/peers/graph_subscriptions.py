@@ -165,7 +165,7 @@ class Subscriptions:
             raise Refusal(403, "Forbidden", "Limit of 1 presence subscription per user and app is reached.")
         if resource.endswith("getAllMessages") and sum(one.resource == resource for one in mine) >= 10:
             raise Refusal(403, "Forbidden", "Limit of 10 subscriptions per user is reached.")
-        if resource.endswith("/messages") and any(one.resource == resource for one in mine):
+        if resource.endswith("/messages") and any(one.resource == resource for one in self._live()):
             raise Refusal(403, "Forbidden", "Limit of 1 subscription per app and chat or channel is reached.")
 
     def _live(self) -> list[Subscription]:
