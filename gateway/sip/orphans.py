@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from gateway.errors import SipError
@@ -22,7 +22,7 @@ from gateway.sip.transport import TransportLayer
 from gateway.sip.transport_flow import Flow
 from gateway.sip.transport_listen import source_address
 from gateway.sip.transport_types import Target, TransportKind
-from gateway.sip.transport_via import reconnect_target
+from gateway.sip.transport_via import proven_name, reconnect_target
 
 log = logging.getLogger("tandem.sip")
 
@@ -33,7 +33,8 @@ REPEATS: Final = (0.0, 0.5, 1.0)
 def record(session: Session) -> dict[str, Any] | None:
     """What `tell` needs to know of an INVITE without a final answer; None when there is nothing to tell."""
     if session.state is SessionState.INCOMING and session.flow is not None:
-        return _record("in", session.request, session.flow, session.dialog.local_tag, session.dialog.contact)
+        found = _record("in", session.request, session.flow, session.dialog.local_tag, session.dialog.contact)
+        return {**found, "via_host": session.profile.via_host}
     client, place = session.client, session.link.place
     if client is not None and session.state in (SessionState.CALLING, SessionState.PROCEEDING):
         sent, flow = client.sent
@@ -59,15 +60,15 @@ def record_answer(session: Session, sdp: bytes) -> dict[str, Any] | None:
 
 def _record(way: str, request: Request, place: Flow | Target, tag: str, contact: str) -> dict[str, Any]:
     if isinstance(place, Target):
-        remote, names = (place.address, place.port), [place.name] if place.name else []
+        remote, name = (place.address, place.port), place.name
     else:
-        remote, names = place.remote, sorted(place.peer_names)[:1]
+        remote, name = place.remote, proven_name(place)
     return {
         "way": way,
         "request": to_bytes(request).decode("latin-1"),
         "kind": place.kind.value,
         "remote": list(remote),
-        "names": names,
+        "names": [name] if name else [],
         "tag": tag,
         "contact": contact,
     }
@@ -105,7 +106,7 @@ def tell(
             transactions.know(_sent_by(request))
             return _send(transports, target, _cancel(request, reason))
         came_by = transports.flow_now(Target(kind, address, port)) if not kind.reliable else None
-        flow = came_by or _Gone(kind, (address, port))
+        flow = came_by or _Gone(kind, (address, port), names=found["names"])
         invite = transactions.revive(request, flow)
         if "answer" in found:
             answer = parse_message(str(found["answer"]).encode("latin-1"))
@@ -115,7 +116,8 @@ def tell(
         invite.respond(make_response(request, code, to_tag=found["tag"], headers=[("Reason", reason)]))
         dialog = from_request(request, found["tag"], found["contact"])
         hop = reconnect_target(request, flow) if kind.reliable else Target(kind, address, port)
-        return _send(transports, hop, _bye(transports.sent_by(flow, None), hop, dialog, reason))
+        sent_by = sent_by_of(transports, kind, (address, port), found.get("via_host"))
+        return _send(transports, hop, _bye(sent_by, hop, dialog, reason))
     except (SipError, ValueError, KeyError, TypeError, IndexError) as error:
         log.warning("orphan_not_told cause=%s", error)
         return None
@@ -167,9 +169,14 @@ class _Gone(Flow):
     """Stands for the connection that an INVITE came or went by."""
 
     def __init__(
-        self, kind: TransportKind, remote: tuple[str, int], local: tuple[str, int] = ("", 0)
+        self,
+        kind: TransportKind,
+        remote: tuple[str, int],
+        local: tuple[str, int] = ("", 0),
+        names: Iterable[str] = (),
     ) -> None:
         self.kind, self.remote, self.local = kind, remote, local
+        self.peer_names = frozenset(names)
 
     @property
     def closed(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from gateway.sip.message import Request, split_values
+from gateway.sip.tls import name_matches
 from gateway.sip.transport_flow import Flow
 from gateway.sip.transport_types import Target, TransportKind, is_ip, normal_address
 
@@ -41,8 +42,25 @@ def datagram_port(request: Request, flow: Flow) -> int:
     return via.port or TransportKind.UDP.default_port
 
 
+def proven_name(flow: Flow) -> str:
+    """A name that the certificate on `flow` was seen to cover: SNI, and what to verify, when that peer is
+    dialled; "" when it has shown none.
+    """
+    if flow.target is not None:
+        return flow.target.name
+    # the shortest is the service's own; below a wildcard any label is as good
+    names = sorted(flow.peer_names, key=lambda name: (name.startswith("*"), len(name), name))
+    return names[0].replace("*", "sip", 1) if names else ""
+
+
 def reconnect_target(request: Request, flow: Flow) -> Target:
-    """Where to connect to deliver a response when the connection the request came on is gone (18.2.2)."""
+    """Where to connect to deliver a response when the connection the request came on is gone (18.2.2).
+
+    Teams writes an address into its Via (facts direct-routing 3.2), and no certificate has that: where the
+    lost connection has proven names and the sent-by is none of them, one of those is asked for.
+    """
     via = request.top_via
     name = "" if is_ip(via.host) else via.host.lower()
+    if flow.peer_names and not name_matches(name, flow.peer_names):
+        name = proven_name(flow)
     return Target(flow.kind, flow.remote[0], via.port or flow.kind.default_port, name)

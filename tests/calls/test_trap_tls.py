@@ -131,6 +131,25 @@ async def test_t07_a_proxy_that_is_not_microsofts_is_never_told_of_a_call(
         assert row.disposition == "unreachable"
 
 
+async def test_t11_the_answer_finds_teams_again_when_the_connection_of_its_invite_is_gone(
+    house: OpenHouse,
+) -> None:
+    """At the address in the Via, which is in no certificate: the names are those that were proven before."""
+    async with house() as h:
+        h.teams.ua.via = f"127.0.0.1:{h.teams.proxies[0].port}"
+        expert = await h.teams.invite(CUSTOMER)
+        agent = await h.center.expect_call()
+        expert.connection.abort()
+        await expert.change_connection("127.0.0.1")
+        await until(lambda: h.gateway.transports.connections == 1, "the first connection to be gone")
+        await agent.answer()
+        await expert.answered()
+        await both_hear(agent, expert)
+        assert [one.listener for one in h.teams.ua.wire.connections][2:] == [h.teams.proxies[0]]
+        assert h.gateway.transports.counters["tls_out_wrong_name"] == 0
+        await over(agent, expert)
+
+
 async def test_t07_we_present_our_certificate_with_its_chain_when_we_dial(house: OpenHouse) -> None:
     """The stand-in demands one and trusts the root alone: without the intermediate it would hang up."""
     async with house() as h:
