@@ -83,7 +83,7 @@ class Call(CallTask):
     held_at:     since when a leg has held the call or somebody in it, milliseconds
     primary:     the held call that this one is a consultation of
     passing:     legs handed to another call that has not yet written down that it has them
-    borrowed:    legs that go back to `primary` when this call ends
+    borrowed:    legs that go back to the call that lent them when this one ends
     """
 
     def __init__(
@@ -129,10 +129,11 @@ class Call(CallTask):
 
     @property
     def primary(self) -> Call | None:
-        """The held call this one is a consultation of, while both last."""
-        if self._primary is None or self._primary.state is CallState.ENDED:
-            return None
-        return self._primary
+        """The held call this one is a consultation of; when that has ended, the one it was one of itself."""
+        above = self._primary
+        while above is not None and above.state is CallState.ENDED:
+            above = above._primary
+        return above
 
     @property
     def parties(self) -> set[LegId]:
@@ -278,18 +279,30 @@ class Call(CallTask):
 
     async def drop(self, leg: Leg, termination: Termination) -> None:
         """End one leg and take it out of the call; the call itself goes on."""
-        lender = self.primary if leg.id in self.borrowed else None
+        borrowed = leg.id in self.borrowed
         self.forget(leg)
         if leg.state is LegState.ENDED:
             return
         anchored = leg.anchored
         statistics = await leg.release(termination)
         await self.records.leg_ended(leg, termination, statistics if anchored else None)
-        if lender is not None:
-            lender.post(Command(functools.partial(lender.lost, leg, termination)))
+        if borrowed:
+            self._tell_lenders(leg, termination)
+
+    def _tell_lenders(self, leg: Leg, termination: Termination) -> None:
+        """From call to call upwards, whatever becomes of one of them meanwhile."""
+        above = self.primary
+        if above is not None:
+            again = functools.partial(above._tell_lenders, leg, termination)
+            above.post(Command(functools.partial(above.lost, leg, termination), too_late=again))
 
     async def lost(self, leg: Leg, termination: Termination) -> None:
         """A member whose leg was lent is gone."""
+        self._tell_lenders(leg, termination)
+        await self.parted(leg, termination)
+
+    async def parted(self, leg: Leg, termination: Termination) -> None:
+        """A member whose leg was lent does not come back here."""
         if leg.id in self.lent:
             self.forget(leg)
             await self.records.leg_ended(leg, termination)
@@ -334,8 +347,7 @@ class Call(CallTask):
         self.advance(CallEdge.END)
         self.termination = termination
         self._stop_timers()
-        if self.primary is not None:
-            await give_back(self, self.primary)
+        await give_back(self)
         for leg in list(self.legs.values()):
             await self.drop(leg, termination)
         await self.sound.close()

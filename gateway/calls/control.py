@@ -320,7 +320,8 @@ class CallControl(Checks):
         return await self._in(primary, retrieve)
 
     async def complete_transfer(self, call_id: str) -> None:
-        """The consultation's other party takes the agent's place; the agent is hung up.
+        """The consultation's other party takes the agent's place; the agent is hung up. When the held call
+        was a consultation itself, he has the call back instead that he holds for that.
 
         One who still rings takes it when he answers: until then the party who waits hears ringing, and when
         he does not answer the agent has his held call back.
@@ -356,6 +357,8 @@ class CallControl(Checks):
         async def run() -> HandedOver:
             if primary.state is not CallState.UP:
                 raise ControlError(409, "wrong_state", f"the held call is {primary.state}")
+            if consultation.lent:
+                raise ControlError(409, "consultation_open", "a party of the consultation is in another one")
             if len(consultation.parties) < 2 or consultation.state is not CallState.UP:
                 ringing = rung(consultation) if while_ringing else None
                 if ringing is None:

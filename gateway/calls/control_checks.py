@@ -107,14 +107,23 @@ class Checks:
         return next((c for c in others if c.primary is call and c.state is not CallState.ENDED), None)
 
     def _pair(self, call_id: str) -> tuple[Call, Call]:
-        """The held call and its consultation, whichever of the two was named."""
+        """The held call and its consultation, whichever of the two was named.
+
+        A consultation that is held itself for the sake of another one is named as the held call of that.
+        """
         call = self._call(call_id)
-        if call.primary is not None:
-            return call.primary, call
         consultation = self._consultation(call)
-        if consultation is None:
+        if consultation is not None:
+            primary = call
+        elif call.primary is not None:
+            primary, consultation = call.primary, call
+        else:
             raise ControlError(409, "no_consultation", "the call has no consultation")
-        return call, consultation
+        if primary.lent.keys() & consultation.lent.keys():
+            raise ControlError(
+                409, "consultation_open", "the agent consults out of his consultation: finish that one first"
+            )
+        return primary, consultation
 
     def _agent(self, agent: str) -> tuple[str, str]:
         """Number and login of an agent given by either."""

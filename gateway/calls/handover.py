@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from gateway.calls.audibility import Supervision
 from gateway.calls.endings import failure
 from gateway.calls.holding import set_hold, set_muted
 from gateway.calls.leg import Leg, LegState
-from gateway.calls.signals import HandedOver
+from gateway.calls.signals import Command, HandedOver
 from gateway.errors import MediaError, SipError
 from gateway.model import LegId, ReleasedBy, Result, Role, Termination
 
@@ -56,19 +57,48 @@ async def lend(call: Call, leg: Leg, to: Call) -> None:
     await call.settle()
 
 
-async def give_back(call: Call, primary: Call) -> None:
-    """In `call`'s task: borrowed legs are their primary's again; it stays on hold until retrieved."""
-    legs = [leg for leg in call.legs.values() if leg.id in call.borrowed and leg.state is LegState.UP]
-    if not legs:
+def lender(call: Call, leg: Leg) -> Call | None:
+    """The nearest call above `call` that has lent this leg: the one it goes back to."""
+    above = call.primary
+    while above is not None and leg.id not in above.lent:
+        above = above.primary
+    return above
+
+
+async def give_back(call: Call) -> None:
+    """In `call`'s task: borrowed legs are their lender's again; it stays on hold until retrieved."""
+    given = []
+    for leg in list(call.legs.values()):
+        holder = lender(call, leg)
+        if leg.id in call.borrowed and leg.state is LegState.UP and holder is not None:
+            _return(call, holder, leg)
+            given.append(leg)
+    if given:
+        await call.records.left(*given)
+
+
+async def let_go(call: Call, leg: Leg, over: Termination, *, transferred: Call) -> None:
+    """In `call`'s task: `leg` has no part in `transferred` any more. It is hung up, unless its party holds
+    another call besides: it goes back there.
+    """
+    holder = lender(transferred, leg)
+    if holder is None:
+        await call.drop(leg, over)
         return
+    signal = _return(call, holder, leg)
+    if call is transferred:
+        await call.records.leg_ended(leg, over)
+    else:
+        transferred.post(Command(functools.partial(transferred.parted, leg, over)))
+    await taken(call, holder, signal)
 
+
+def _return(call: Call, holder: Call, leg: Leg) -> HandedOver:
     async def accept() -> None:
-        for leg in legs:
-            _returned(primary, leg)
-        await primary.settle()
+        _returned(holder, leg)
+        await holder.settle()
 
-    _pass_on(call, primary, legs, accept)
-    await call.records.left(*legs)
+    return _pass_on(call, holder, [leg], accept)
 
 
 async def hand_over(
@@ -85,7 +115,7 @@ async def hand_over(
 
     Legs that `target` had lent end their hold there. A supervisor among them remains one, and those who only
     listen or whisper to one of them come along unasked: they keep hearing his conversation.
-    leaving:    a leg of `source` to hang up even if it was borrowed
+    leaving:    a leg of `source` to hang up even if `target` has lent it (`let_go`)
     instead_of: a leg of `target` that steps down for them; it comes back when they cannot be heard
     then:       runs in `target`'s task once all are in, or with the cause why they are not
     SipError(481), and nothing is changed, when `target` has ended.
@@ -114,7 +144,7 @@ async def hand_over(
     await source.records.left(*legs)
     await taken(source, target, signal)
     if leaving is not None:
-        await source.drop(leaving, over)
+        await let_go(source, leaving, over, transferred=target)
     await source.end(over)
     return signal
 
@@ -146,7 +176,11 @@ def _pass_on(
     async def refuse() -> None:
         signal.error = "the call has ended"
         for leg in legs:
-            await leg.release(_NOWHERE)
+            holder = lender(target, leg)
+            if holder is not None:
+                _return(source, holder, leg)
+            else:
+                await leg.release(_NOWHERE)
         signal.settled.set()
 
     signal = HandedOver(tuple(legs), accept, refuse)

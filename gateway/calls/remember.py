@@ -49,6 +49,7 @@ def capture(call: Call) -> dict[str, Any]:
         "started_at": call.started_at,
         "up": call.state is CallState.UP or len(joined) > 1,
         "primary": call.primary.id if call.primary is not None else None,
+        "above": _above(call),
         "joined": sorted(joined),
         "away": sorted(call.away),
         "muted": sorted(call.muted),
@@ -63,6 +64,15 @@ def capture(call: Call) -> dict[str, Any]:
         "room": room.snapshot() if room is not None else None,
         "legs": [_leg(leg) for leg in call.legs.values() if leg.state is not LegState.ENDED],
     }
+
+
+def _above(call: Call) -> list[CallId]:
+    """The held calls above it, the nearest first: of them the next gateway may find some gone."""
+    found, above = [], call.primary
+    while above is not None:
+        found.append(above.id)
+        above = above.primary
+    return found
 
 
 def _joining(call: Call) -> set[LegId]:
@@ -136,6 +146,7 @@ def readable(record: Mapping[str, Any]) -> bool:
     parts = {"legs": list, "lent": dict, "joined": list, "away": list}
     return (
         record.get("version") == VERSION
+        and isinstance(record.get("above", []), list)
         and all(isinstance(record.get(name), form) for name, form in parts.items())
         and all(isinstance(leg, dict) and "id" in leg for leg in record["legs"])
     )
@@ -154,7 +165,8 @@ def untangle(records: Mapping[CallId, dict[str, Any]], told: Mapping[CallId, Tol
 
     A leg that moves is first in the record of the call that gives it (`lent`, `passing`), then in both, then
     in that of the call that takes it. The one that has booked it and has it after the most moves is right;
-    where nobody has booked it yet, the giver has it still.
+    where nobody has booked it yet, the giver has it still: of several, of whom each has lent it to the next,
+    the last.
     """
     best: dict[str, tuple[int, CallId]] = {}
     over = {leg for state in told.values() for leg, one in state.legs.items() if one.ended is not None}
@@ -163,17 +175,28 @@ def untangle(records: Mapping[CallId, dict[str, Any]], told: Mapping[CallId, Tol
             if leg["id"] in told[call].legs:
                 claim = (int(leg.get("moves", 0)), call)
                 best[leg["id"]] = max(best.get(leg["id"], claim), claim)
+    givers: dict[str, tuple[int, CallId]] = {}
+    for call, record in records.items():
+        for leg in _given(record):
+            if leg["id"] not in best and leg["id"] not in over:
+                claim = (len(record.get("above", ())), call)
+                givers[leg["id"]] = max(givers.get(leg["id"], claim), claim)
     for call, record in records.items():
         mine = [leg for leg in record["legs"] if best.get(leg["id"], (0, ""))[1] == call]
-        spare = [entry[2] for entry in record["lent"].values() if len(entry) > 2]
-        for leg in [*record.get("passing", ()), *spare]:
-            if leg["id"] not in best and leg["id"] not in over:
+        for leg in _given(record):
+            if givers.get(leg["id"], (0, ""))[1] == call:
                 log.warning("leg_taken_back call=%s leg=%s", call, leg["id"])
-                best[leg["id"]] = (0, call)
+                del givers[leg["id"]]
                 record["lent"].pop(leg["id"], None)
                 record["joined"] = sorted({*record["joined"], leg["id"]})
                 mine.append(leg)
         record["legs"] = mine
+
+
+def _given(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Legs that the call has given away, as they were then."""
+    spare = [entry[2] for entry in record["lent"].values() if len(entry) > 2]
+    return [*record.get("passing", ()), *spare]
 
 
 def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: Told) -> Remembered:
@@ -274,11 +297,13 @@ def _session(context: CallContext, leg: Leg, record: dict[str, Any]) -> Session:
 def link(found: Remembered, calls: Mapping[CallId, Call]) -> Call | None:
     """What it lent and borrowed, once every call is there again; the call it is a consultation of."""
     call = found.call
-    primary = calls.get(found.links["primary"] or CallId(""))
+    above = found.links.get("above") or [found.links["primary"]]
+    primary = next((calls[one] for one in above if one in calls), None)
     if primary is None:
         call.borrowed.clear()
-    for leg_id, (to, role, *_) in found.links["lent"].items():
-        other = calls.get(to)
+    for leg_id, (_, role, *_) in found.links["lent"].items():
+        # not where it was lent to: that call may have lent it to another one, and have ended since
+        other = next((one for one in calls.values() if one is not call and leg_id in one.legs), None)
         leg = other.legs.get(leg_id) if other is not None else None
         if other is not None and leg is not None and leg.state is LegState.UP:
             call.lent[leg.id] = Loan(leg, other, Role(role))

@@ -56,7 +56,7 @@ async def complete_ringing(consultation: Call, primary: Call, ringing: Leg) -> H
     if place is None:
         raise SipError(481, "the agent is in no consultation")
     _check(primary)
-    await give_back(consultation, primary)
+    await give_back(consultation)
     return await pass_on(consultation, primary, ringing, place, None)
 
 

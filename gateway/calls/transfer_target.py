@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.calls.consultation import TRANSFERRED
 from gateway.calls.endings import failure
+from gateway.calls.handover import let_go
 from gateway.calls.leg import Leg
 from gateway.calls.refer_to import ReferTarget
 from gateway.calls.signals import Command
@@ -93,7 +94,7 @@ class TransferTarget:
             self._refer.notify(200, final=True)
             let_linger(call, self._transferor, self._refer)
         elif self._transferor.id in call.legs:
-            await call.drop(self._transferor, TRANSFERRED)
+            await let_go(call, self._transferor, TRANSFERRED, transferred=call)
 
     async def _not_admitted(self, call: Call, leg: Leg, error: MediaError) -> None:
         """He has answered and cannot be heard: it is a transfer that failed, and the others talk on."""

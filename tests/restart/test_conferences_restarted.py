@@ -192,6 +192,47 @@ async def test_killed_in_a_merge_whose_resume_was_journaled_and_not_recorded(
     assert [hold["by"] for hold in row["detail"]["holds"]] == ["agent", "agent"]
 
 
+@pytest.mark.parametrize("how", ["restart", "kill"])
+async def test_the_first_held_caller_of_two_was_hung_up(pki: Pki, tmp_path: Path, how: str) -> None:
+    """A consultation within a consultation: who was lent on was not found, and so the call he had lent his
+    leg from first seemed to have one party left.
+    """
+    async with open_plant(pki, tmp_path, center_extra=AGENT) as plant, switchboard(plant) as board:
+        twice, halved = await asyncio.gather(*(scene("consult", i, plant, board) for i in range(2)))
+        innermost = {"agent": {"fourth"}, "fourth": {"agent"}, "third": {"music"}, "expert": {"music"}}
+        for one in (twice, halved):
+            aside = (await one.calls())[1]
+            leg = next(leg["id"] for leg in aside["legs"] if leg["number"] == one.caller)
+            await one.api("POST", f"/{aside['id']}/legs/{leg}/consultation", {"number": one.dialled(2)})
+            await one.joins("fourth")
+            one.now(innermost)
+        # the one held in between has gone: the last consultation is the first call's
+        halved.now(None)
+        await halved.leave("third")
+        del innermost["third"]
+        halved.now(innermost)
+        await all_hear([twice, halved])
+        await HOW[how](plant)
+        await all_hear([twice, halved])
+
+        calls = await twice.calls()
+        assert [call["consultation_of"] for call in calls] == [None, calls[0]["id"], calls[1]["id"]]
+        await twice.api("DELETE", f"/{calls[2]['id']}/consultation")
+        twice.must.discard("fourth")
+        twice.now(ASIDE)
+        await halved.api("POST", f"/{await halved.call_id()}/consultation/merge")
+        halved.now(everybody("agent", "expert", "fourth"))
+        await all_hear([twice, halved])
+        await twice.api("DELETE", f"/{calls[1]['id']}/consultation")
+        twice.must.discard("third")
+        twice.now(everybody("agent", "expert"))
+        await all_hear([twice])
+        for one in (twice, halved):
+            await one.conclude()
+        rows = await plant.all_rows(6)
+    assert not [row for row in rows if row["reason"] in ("gateway_restart", "dialog_lost", "call_gone")]
+
+
 async def test_rooms_are_taken_over_and_not_replaced(pki: Pki, tmp_path: Path) -> None:
     async with open_plant(pki, tmp_path, center_extra=AGENT) as plant, switchboard(plant) as board:
         three = await scene("three", 0, plant, board)

@@ -22,7 +22,7 @@ from gateway.model import (
     Termination,
 )
 
-GIVER, TAKER = CallId("giver"), CallId("taker")
+GIVER, BETWEEN, TAKER = CallId("giver"), CallId("between"), CallId("taker")
 AGENT, EXPERT, THIRD = LegId("agent"), LegId("expert"), LegId("third")
 OVER = Termination(Result.COMPLETED, "hangup", 200, 16, ReleasedBy.CALLEE)
 
@@ -101,6 +101,21 @@ def test_a_leg_that_the_journal_does_not_know_in_its_new_call_is_taken_back() ->
     assert where(records) == {GIVER: {AGENT, EXPERT}, TAKER: set()}
 
 
+@pytest.mark.parametrize("calls", [(GIVER, BETWEEN, TAKER), (TAKER, BETWEEN, GIVER)])
+def test_a_leg_that_was_lent_on_is_taken_back_by_the_one_who_lent_it_on(calls: tuple[CallId, ...]) -> None:
+    """A consultation in a consultation that nobody has written down; all three know of the same moves."""
+    made = {
+        GIVER: record(leg(EXPERT), agent=[BETWEEN, "caller", leg(AGENT, 2)]),
+        BETWEEN: record(leg(THIRD), agent=[TAKER, "caller", leg(AGENT, 2)]) | {"above": [GIVER]},
+        TAKER: record() | {"above": [BETWEEN, GIVER]},
+    }
+    records = {call: made[call] for call in calls}
+    untangle(records, told(booked(GIVER, AGENT, EXPERT), booked(BETWEEN, AGENT, THIRD), booked(TAKER)))
+    assert where(records) == {GIVER: {EXPERT}, BETWEEN: {AGENT, THIRD}, TAKER: set()}
+    assert list(records[GIVER]["lent"]) == [AGENT]
+    assert records[BETWEEN]["lent"] == {}
+
+
 def test_a_party_passed_on_is_in_neither_call_for_a_moment_and_not_lost() -> None:
     records = {
         GIVER: record(passing=[leg(THIRD)]),
@@ -151,6 +166,7 @@ def test_a_record_of_a_gateway_before_lent_legs_were_in_it_is_read() -> None:
         {**record(leg(AGENT)), "legs": "none"},
         {**record(leg(AGENT)), "legs": [{}]},
         {**record(leg(AGENT)), "lent": None},
+        {**record(leg(AGENT)), "above": None},
     ],
 )
 def test_what_has_another_form_is_not_read(broken: dict[str, Any]) -> None:
