@@ -298,7 +298,8 @@ def _transferred_to(state: CallState, transfer: Transfer | None) -> str:
     if transfer is None:
         return ""
     leg = state.legs.get(transfer.new_leg) if transfer.new_leg else None
-    return leg.number if leg and leg.number else phone_of(transfer.target)
+    # the target of a Teams user names a proxy and no number, and so does his leg
+    return leg.number if leg else phone_of(transfer.target)
 
 
 def phone_of(target: str) -> str:

@@ -44,6 +44,8 @@ from gateway.events import (
 from gateway.model import CallId, InteractionId, LegId, PartyType, ReleasedBy, Result, Role, Termination
 
 _UNKNOWN = InteractionId("")
+REPLACES = "replaces"
+"""Mode of a transfer by an INVITE with Replaces."""
 
 
 @dataclass(slots=True)
@@ -98,12 +100,13 @@ class LegState:
 
 @dataclass(slots=True)
 class Hold:
-    """Somebody's hold; `end` None while it lasts."""
+    """Somebody's hold; `end` None while it lasts. `player`: the leg whose music Teams put in its place."""
 
     leg: LegId
     by: PartyType
     start: int
     end: int | None = None
+    player: LegId | None = None
 
 
 @dataclass(slots=True)
@@ -125,13 +128,14 @@ class Segment:
 
 @dataclass(slots=True)
 class Transfer:
-    """A transfer and how far it came: started, completed or failed."""
+    """A transfer and how far it came (started, completed or failed), and when it began."""
 
     leg: LegId
     mode: str
     target: str
     outcome: str
     at: int
+    began: int
     new_leg: LegId | None = None
     sip_code: int = 0
 
@@ -357,12 +361,42 @@ def _transferred(state: CallState, event: LegTransferred, now: int) -> None:
         if known.outcome == "started" and (known.leg, known.mode) == (event.leg, event.mode):
             break
     else:
-        known = Transfer(event.leg, event.mode, event.target, event.outcome, now)
+        known = Transfer(event.leg, event.mode, event.target, event.outcome, now, now)
         state.transfers.append(known)
     known.outcome, known.at = event.outcome, now
     known.target = event.target or known.target
     known.new_leg = event.new_leg or known.new_leg
     known.sip_code = event.sip_code or known.sip_code
+    if known.outcome == "completed" and known.mode == REPLACES:
+        _retrieved(state, known, now)
+
+
+def _retrieved(state: CallState, back: Transfer, now: int) -> None:
+    """A transfer by Teams whose new leg Teams replaces again was a hold: its music player was in the user's
+    place meanwhile, which has no number (facts/direct-routing.md 5). That of the user decides nothing: the
+    one that was dialled and the one that he presents when he takes the call back need not be the same.
+    """
+    away = next((t for t in state.transfers if t.outcome == "completed" and t.new_leg == back.leg), None)
+    legs = [state.legs.get(leg) for leg in (away.leg, back.leg, back.new_leg) if leg] if away else []
+    if away is None or away.mode == REPLACES or len(legs) < 3:
+        return
+    if any(leg is None or leg.party is not PartyType.TEAMS_EXPERT for leg in legs):
+        return
+    if legs[1] is not None and legs[1].number:
+        return
+    state.transfers = [transfer for transfer in state.transfers if transfer not in (away, back)]
+    state.holds.append(Hold(away.leg, PartyType.TEAMS_EXPERT, away.began, now, player=back.leg))
+    state.other_spans = _with(state.other_spans, away.began, now)
+
+
+def _with(spans: list[Span], start: int, end: int) -> list[Span]:
+    """`spans` and a past stretch, as one union in order of time."""
+    before = [span for span in spans if span.end is not None and span.end < start]
+    after = [span for span in spans if span.start > end]
+    touched = [span for span in spans if span not in before and span not in after]
+    ends = [end, *(span.end for span in touched)]
+    last = None if None in ends else max(e for e in ends if e is not None)
+    return [*before, Span(min([start, *(span.start for span in touched)]), last), *after]
 
 
 def _ended(state: CallState, event: LegEnded, now: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.model import PartyType, ReleasedBy
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Goes up when a column is added or a rule changes; rows carry it in `detail.schema_version`."""
 
 
@@ -96,11 +96,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("hold_count", Kind.INTEGER, "count", "Stretches of hold_time; a second hold during a hold is the same stretch."),
     _seconds("max_hold", "The longest stretch of hold_time."),
     _seconds("acw_time", "Agents' After Call Work on this call, added up, beside duration and not part of it. The row is there when the call ends, and again with the same id and a higher `detail.revision` when work that lasted longer is over."),
-    _text("from_phone", "phone number", "The caller's number as presented; empty when withheld."),
+    _text("from_phone", "phone number", "The caller's number as presented, also where he withheld it from the called party and our trunk was told it; empty when nobody told it."),
     _text("original_destination_phone", "phone number", "The number first called."),
     _text("connected_to_phone", "phone number", "The number of the party that answered first; empty when nobody did."),
-    _text("transferred_from_phone", "phone number", "Who transferred the call away, of the last transfer that succeeded."),
-    _text("transferred_to_phone", "phone number", "Where the last successful transfer went."),
+    _text("transferred_from_phone", "phone number", "Who transferred the call away, of the last transfer that succeeded. A hold of Teams by transfer to its music player is none once it is retrieved."),
+    _text("transferred_to_phone", "phone number", "Where the last successful transfer went; empty when that has no number, as a Teams user whom Teams names by its own identifier."),
     _text("caller_party_type", "word", "Who called: agent, teams_expert (a Teams user by Direct Routing) or external.", _PARTIES),
     _text("callee_party_type", "word", "Who answered first, or else was rung first; empty when nobody was.", _PARTIES),
     _text("caller_login_id", "login", "The calling agent's login; empty for others."),

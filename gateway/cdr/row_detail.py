@@ -37,7 +37,9 @@ def detail_of(
         detail["consultation_of"] = state.consultation_of
     if state.holds:
         detail["holds"] = [
-            {"leg": h.leg, "by": h.by.value, "start_ms": h.start, "end_ms": h.end} for h in state.holds
+            {"leg": h.leg, "by": h.by.value, "start_ms": h.start, "end_ms": h.end}
+            | ({"player": h.player} if h.player is not None else {})
+            for h in state.holds
         ]
     if answered is not None:
         others = sum(lengths(state.other_spans, answered, state.end))

@@ -39,7 +39,8 @@ async def test_t18_blind_transfer_survives_the_transferors_bye_280_ms_after_the_
         await colleague.expect_end()
         await h.quiet()
         [row] = h.rows()
-        assert row.talk_time >= 0
+        assert (row.disposition, row.transferred_from_phone) == ("transferred", EXPERT)
+        assert row.transferred_to_phone == "", "the name of Teams' proxy is no number"
 
 
 async def test_the_transferor_hangs_up_after_the_final_notify(house: OpenHouse) -> None:
@@ -102,6 +103,11 @@ async def test_hold_by_refer_to_music_and_retrieval_by_replaces(house: OpenHouse
         await asyncio.gather(agent.rtp.hears(700), back.rtp.hears(440))
         await agent.bye()
         await back.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert row.disposition == "caller_terminated"
+        assert (row.transferred_from_phone, row.transferred_to_phone, row.hold_time) == ("", "", 0)
+        assert row.detail["external_hold"]["ms"] > 0
 
 
 async def test_hold_by_refer_in_a_conference(house: OpenHouse, rooms: RoomPool) -> None:
@@ -128,7 +134,9 @@ async def test_hold_by_refer_in_a_conference(house: OpenHouse, rooms: RoomPool) 
         await h.quiet()
         [row] = h.rows()
         assert row.hold_count == 1
-        assert [hold["by"] for hold in row.detail["holds"]] == ["agent"]
+        assert row.disposition == "conferenced"
+        assert {hold["by"] for hold in row.detail["holds"]} == {"agent", "teams_expert"}
+        assert row.detail["external_hold"]["ms"] > row.detail["hold_ms"] > 0
         assert row.detail["talk_ms"] + row.detail["hold_ms"] == row.detail["end_ms"] - row.detail["answer_ms"]
 
 

@@ -341,6 +341,60 @@ def test_only_a_transfer_that_succeeded_is_one() -> None:
     assert [t["outcome"] for t in found.detail["transfers"]] == ["failed", "completed"]
 
 
+def referred(*, retrieved: bool = True, inactive: bool = False) -> History:
+    """After 1 s of talk Teams may say inactive for 1 s, then transfers its leg to its music player, which
+    rings for 1 s and plays for 5 s; then the user takes the call back, and 2 s pass.
+    """
+    call = talking()
+    if inactive:
+        held(call, "b", EXPERT).wait(1000)
+
+    def transfer(leg: str, outcome: str, mode: str, new: str, target: str) -> None:
+        call.add(
+            LegTransferred(
+                call=call.call,
+                at=call.at,
+                leg=LegId(leg),
+                mode=mode,
+                target=target,
+                outcome=outcome,
+                new_leg=LegId(new) if new else None,
+            )
+        )
+
+    transfer("b", "started", "blind", "", "sip.pstnhub.microsoft.com")
+    call.leg("player", Role.PARTICIPANT, EXPERT, "", "teams").dialled("player").wait(1000).answered("player")
+    call.add(LegLeft(call=call.call, at=call.at, leg=LegId("b"))).joined("player")
+    transfer("b", "completed", "blind", "player", "sip.pstnhub.microsoft.com")
+    call.wait(5000)
+    if retrieved:
+        call.leg("back", Role.PARTICIPANT, EXPERT, "+15550188", "teams").answered("back")
+        call.add(LegLeft(call=call.call, at=call.at, leg=LegId("player"))).joined("back")
+        transfer("player", "completed", "replaces", "back", "+15550188")
+    return call.wait(2000)
+
+
+def test_a_hold_by_transfer_to_the_music_of_teams_is_a_hold_and_no_transfer() -> None:
+    found = row(referred().ended())
+    assert (found.disposition, found.hold_time, found.hold_count) == ("caller_terminated", 0, 0)
+    assert found.detail["external_hold"]["ms"] == 6000
+    assert (found.transferred_from_phone, found.transferred_to_phone) == ("", "")
+    assert "transfers" not in found.detail
+    [hold] = found.detail["holds"]
+    assert (hold["leg"], hold["by"], hold["player"]) == ("b", "teams_expert", "player")
+
+
+def test_inactive_and_then_a_transfer_to_music_is_one_hold() -> None:
+    found = row(referred(inactive=True).ended())
+    assert found.detail["external_hold"]["ms"] == 7000
+
+
+def test_a_hold_by_transfer_that_nobody_retrieved_is_a_transfer_to_nobody_known() -> None:
+    found = row(referred(retrieved=False).ended())
+    assert (found.disposition, found.transferred_from_phone) == ("transferred", "+15550199")
+    assert found.transferred_to_phone == "", "the name of a proxy is no number"
+
+
 @pytest.mark.parametrize(
     ("target", "number"),
     [
