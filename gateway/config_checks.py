@@ -182,6 +182,12 @@ def _direct_routing(config: Config, path: KeyPath, trunk: Trunk) -> Iterator[Pro
             yield Problem(
                 (*path, "peers", number), f"{text}: direct-routing speaks TLS only", 'write "tls:..."'
             )
+        elif text.count(":") == 1:
+            yield Problem(
+                (*path, "peers", number),
+                f"{text}: Microsoft's proxies have no SRV records",
+                "write port 5061",
+            )
     if trunk.party is not PartyType.TEAMS_EXPERT:
         yield Problem((*path, "party"), "behind direct-routing sits a teams_expert", "remove party")
     if not trunk.srtp:

@@ -100,10 +100,20 @@ def _listen(value: object) -> str:
     return text
 
 
-def _peer(value: object) -> str:
+def _addressed(value: object) -> str:
     text = _endpoint(value)
     if split_endpoint(text)[2] == 0:
         raise refusal(f"{text!r} has no port", "5060, or 5061 for tls")
+    return text
+
+
+def _peer(value: object) -> str:
+    """As `_addressed`; a name may stand without a port: then SRV says where it is (RFC 3263 4.2)."""
+    text = _text(value)
+    kind, _, host = text.partition(":")
+    if kind not in _KINDS or ":" in host or not is_host_name(host) or is_address(host):
+        return _addressed(text)
+    _host(host)
     return text
 
 
@@ -120,7 +130,7 @@ def _engine(value: object) -> str:
     text = _text(value)
     if text == "embedded":
         return text
-    if not text.startswith("udp:") or split_endpoint(_peer(text))[0] != "udp":
+    if not text.startswith("udp:") or split_endpoint(_addressed(text))[0] != "udp":
         raise refusal(
             f"{text!r} is no rtpengine",
             '"embedded", or "udp:127.0.0.1:2223" where one listens for ng commands',

@@ -184,7 +184,7 @@ class Dialling:
         targets: tuple[Target, ...] = ()
         error = ""
         try:
-            found = await self._context.resolver.resolve(endpoint.host, endpoint.port, endpoint.kind)
+            found = await self._context.resolver.resolve(endpoint.host, endpoint.named_port, endpoint.kind)
             targets = tuple(found)
         except SipError as failure:
             error = failure.text

@@ -73,8 +73,9 @@ class Resolver:
         """Targets in the order to try them, at least one. `where` is a sip(s) URI or a host name or address.
 
         A port or transport in the URI wins over the arguments; `sips` and `transport=tls` mean TLS, and
-        no choice at all means NAPTR, then SRV, then UDP. TransportError when nothing is found or DNS does
-        not answer.
+        no choice at all means NAPTR, then SRV, then UDP. Addresses of the name itself count only where it has
+        no SRV record (4.2); a target of "." says that the service is not there (RFC 2782). TransportError
+        when nothing is found or DNS does not answer.
         """
         host, port, kind = _read(where, port, kind)
         if is_ip(host):
@@ -86,12 +87,9 @@ class Resolver:
             chosen = kind or TransportKind.UDP
             targets = await self._addresses(name, chosen, port or chosen.default_port, name)
         elif kind is not None:
-            targets = await self._by_service(name, [(kind, f"{_SERVICES[kind]}.{name}")])
-            targets = targets or await self._addresses(name, kind, kind.default_port, name)
+            targets = await self._by_service(name, [(kind, f"{_SERVICES[kind]}.{name}")], kind)
         else:
-            targets = await self._by_service(name, await self._services(name))
-            chosen = TransportKind.UDP
-            targets = targets or await self._addresses(name, chosen, chosen.default_port, name)
+            targets = await self._by_service(name, await self._services(name), TransportKind.UDP)
         if not targets:
             raise TransportError(f"{name} has no address (T27: an A or AAAA record is needed)")
         return list(dict.fromkeys(targets))[:_MAX_TARGETS]
@@ -111,16 +109,25 @@ class Resolver:
             return [(kind, target) for _, _, kind, target in found]
         return [(kind, f"{service}.{name}") for kind, service in _SERVICES.items()]
 
-    async def _by_service(self, name: str, services: Iterable[tuple[TransportKind, str]]) -> list[Target]:
+    async def _by_service(
+        self, name: str, services: Iterable[tuple[TransportKind, str]], without: TransportKind
+    ) -> list[Target]:
+        """What SRV names; without any SRV record the addresses of `name`, by transport `without`."""
         targets: list[Target] = []
+        offered = False
         for kind, service in services:
-            records = [record for record in await self.cache.ask(service, "SRV") if record.target]
-            for record in in_srv_order(records, self._chance):
+            records = await self.cache.ask(service, "SRV")
+            offered = offered or bool(records)
+            for record in in_srv_order([record for record in records if record.target], self._chance):
                 # The certificate must hold the name that was asked for, not SRV's (RFC 5922 4).
                 try:
                     targets += await self._addresses(record.target, kind, record.port, name)
                 except TransportError as error:
                     log.warning("event=srv-target-skipped name=%s reason=%r", record.target, error.text)
+        if not offered:
+            return await self._addresses(name, without, without.default_port, name)
+        if not targets:
+            raise TransportError(f"{name} offers no such service (its SRV records name no host)")
         return targets
 
     async def _addresses(self, host: str, kind: TransportKind, port: int, name: str) -> list[Target]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.errors import TransportError
@@ -25,11 +25,16 @@ class TransportKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where we listen, or a peer of the configuration: `udp:127.0.0.1:5060`, `tls:[::]:5061`, `tcp:pbx`."""
+    """Where we listen, or a peer of the configuration: `udp:127.0.0.1:5060`, `tls:[::]:5061`, `tcp:pbx`.
+
+    by_service: a name without a port: SRV says which hosts and ports are meant, and only where it says
+                nothing `port` counts, the transport's default (RFC 3263 4.2)
+    """
 
     kind: TransportKind
     host: str
     port: int
+    by_service: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
@@ -43,12 +48,19 @@ class Endpoint:
         if not colon or not host or (":" in host and not is_ip(host)):
             raise ValueError(f"{text!r}: expected {kind}:host:port")
         if not port_text:
-            return cls(kind, host, kind.default_port)
+            return cls(kind, host, kind.default_port, by_service=not is_ip(host))
         if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > 65535:
             raise ValueError(f"{text!r}: {port_text!r} is not a port")
         return cls(kind, host, int(port_text))
 
+    @property
+    def named_port(self) -> int | None:
+        """The port to ask the resolver for and to write into URIs; None where SRV has to say it."""
+        return None if self.by_service else self.port
+
     def __str__(self) -> str:
+        if self.by_service:
+            return f"{self.kind}:{self.host}"
         return f"{self.kind}:{bracketed(self.host)}:{self.port}"
 
 

@@ -13,6 +13,7 @@ from gateway.sip.options import Pong, answer_options, ping
 from gateway.sip.session_ports import ResolverPort, TransactionsPort
 from gateway.sip.transport_types import Endpoint, Target, is_ip
 from gateway.trunks.health import PeerHealth, PeerState, retry_after
+from gateway.trunks.hunting import MOST_ADDRESSES
 from gateway.trunks.registry import Trunks
 from gateway.trunks.trunk import Recognition, Trunk
 from gateway.trunks.uris import sip_uri
@@ -81,7 +82,7 @@ class Prober:
         health = trunk.health[peer]
         now = self._clock.now()
         try:
-            targets = await self._resolver.resolve(endpoint.host, endpoint.port, endpoint.kind)
+            targets = await self._resolver.resolve(endpoint.host, endpoint.named_port, endpoint.kind)
         except SipError as error:
             trunk.admission.refresh([endpoint.host], now)
             log.warning(
@@ -94,7 +95,8 @@ class Prober:
             return []
         if not is_ip(endpoint.host):
             trunk.admission.learn(endpoint.host, (target.address for target in targets), now)
-        health.addresses = tuple(target.address for target in targets)
+        health.addresses = tuple(dict.fromkeys(target.address for target in targets))
+        trunk.found[peer] = tuple(targets)
         return targets
 
     async def probe(self, trunk: Trunk, peer: str) -> None:
@@ -178,7 +180,7 @@ class Prober:
         endpoint = trunk.peers[peer]
         failure = SipError(503, "no address")
         limit = min(ANSWER_LIMIT, trunk.settings.options_interval)
-        for target in targets[:2]:
+        for target in targets[:MOST_ADDRESSES]:
             try:
                 return await ping(
                     self._transactions,
@@ -186,7 +188,7 @@ class Prober:
                     trunk.profile(tenant),
                     target,
                     request_uri=_uri(endpoint),
-                    to=f"<{sip_uri('', endpoint.host, endpoint.port)}>",
+                    to=f"<{sip_uri('', endpoint.host, endpoint.named_port)}>",
                     limit=limit,
                 )
             except SipError as error:
@@ -242,7 +244,7 @@ class Prober:
 
 def _uri(endpoint: Endpoint) -> str:
     params = () if endpoint.kind == "udp" else (f"transport={endpoint.kind}",)
-    return sip_uri("", endpoint.host, endpoint.port, params)
+    return sip_uri("", endpoint.host, endpoint.named_port, params)
 
 
 def _transport_cure(text: str) -> str:

@@ -17,7 +17,7 @@ from gateway.sip.sdp import Codec
 from gateway.sip.sdp_policy import MediaPolicy
 from gateway.sip.transport_flow import Flow
 from gateway.sip.transport_types import Endpoint, Target, TransportKind, is_ip
-from gateway.trunks.admission import Admission, canonical
+from gateway.trunks.admission import Admission, IpAddress, canonical
 from gateway.trunks.health import PeerHealth, PeerStatus
 from gateway.trunks.hunting import SILENCE, Hunt, HuntRule, order_of
 from gateway.trunks.identity import Caller, OutgoingInvite, caller_of, from_header, identity_headers
@@ -105,6 +105,8 @@ class Trunk(ABC):
         self.health = {
             peer: PeerHealth(settings.name, peer, settings.options_misses) for peer in settings.peers
         }
+        self.found: dict[str, tuple[Target, ...]] = {}
+        """Where each peer's name led to last."""
         self.admission = Admission((peer.host for peer in self.peers.values()), settings.allow_from)
         self.credentials = (
             Credentials(settings.username, settings.password.get_secret_value(), settings.realm or "")
@@ -329,14 +331,18 @@ class SipTrunk(Trunk):
         if self.settings.domain and from_host == self.settings.domain.lower():
             return 4
         source = canonical(flow.remote[0])
-        for peer in self.peers.values():
+        for name, peer in self.peers.items():
             here = canonical(peer.host) == source or self.admission.resolved.get(str(source)) == peer.host
-            if here and peer.port in (flow.remote[1], contact_port):
+            ports = {peer.port} if not peer.by_service else self._ports_at(name, source)
+            if here and ports & {flow.remote[1], contact_port}:
                 return 3
         names = {peer.host.lower() for peer in self.peers.values()}
         if (from_host in names or contact_host in names) and not all(is_ip(name) for name in names):
             return 2
         return 1
+
+    def _ports_at(self, peer: str, source: IpAddress | None) -> set[int]:
+        return {t.port for t in self.found.get(peer, ()) if canonical(t.address) == source}
 
     def _kind(self) -> TransportKind:
         return next(iter(self.peers.values())).kind

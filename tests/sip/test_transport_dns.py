@@ -144,7 +144,8 @@ async def test_naptr_chooses_the_transport_when_nobody_else_did() -> None:
 async def test_srv_target_of_a_dot_offers_nothing_and_a_dead_target_is_skipped() -> None:
     async with serving(ipv6=False) as (server, resolver):
         server.put("_sip._tcp.none.example.test", "SRV", "0 0 0 .")
-        with pytest.raises(TransportError):
+        server.put("none.example.test", "A", "192.0.2.1")
+        with pytest.raises(TransportError, match="offers no such service"):
             await resolver.resolve("none.example.test", kind=TCP)
         server.put("_sip._tcp.example.test", "SRV", "1 0 5060 gone.example.test.", "2 0 5060 a.example.test.")
         server.put("a.example.test", "A", "192.0.2.1")

@@ -10,6 +10,7 @@ from gateway.config import load
 from gateway.errors import SipError
 from gateway.model import PartyType
 from gateway.sip.message import Request
+from gateway.sip.transport_types import Target, TransportKind
 from gateway.trunks.direct_routing import DirectRoutingTrunk
 from gateway.trunks.identity import Caller
 from gateway.trunks.registry import Trunks
@@ -152,6 +153,25 @@ def test_trunks_behind_one_address_are_told_apart_by_source_port() -> None:
     assert recognised(trunks, other, FakeFlow("tcp", "192.0.2.10", 40123)) == "b", "a stream: by Contact"
     unknown = plain_invite(contact="<sip:1@192.0.2.10:5999>")
     assert recognised(trunks, unknown, FakeFlow("udp", "192.0.2.10", 5999)) == "a", "the first in the file"
+
+
+def test_trunks_behind_one_address_are_told_apart_by_the_ports_of_their_srv_targets() -> None:
+    first, second = (
+        sip_trunk(name=name, peers=[f"udp:{name}.example.test"]) for name in ("carrier", "branch")
+    )
+    for trunk, port in ((first, 5070), (second, 5080)):
+        trunk.found[f"udp:{trunk.name}.example.test"] = (Target(TransportKind.UDP, "192.0.2.9", port),)
+        trunk.admission.learn(f"{trunk.name}.example.test", ["192.0.2.9"], 0.0)
+    trunks = Trunks([first, second])
+    assert recognised(trunks, plain_invite(), FakeFlow("udp", "192.0.2.9", 5070)) == "carrier"
+    assert recognised(trunks, plain_invite(), FakeFlow("udp", "192.0.2.9", 5080)) == "branch"
+
+
+def test_a_name_without_a_port_stands_so_in_the_request_uri() -> None:
+    trunk = sip_trunk(peers=["tcp:carrier.example.test"])
+    outgoing = trunk.outgoing("+4930123", Caller("+49301112222"), peer="tcp:carrier.example.test")
+    assert outgoing.request_uri == "sip:+4930123@carrier.example.test;user=phone;transport=tcp"
+    assert outgoing.to == "<sip:+4930123@carrier.example.test;user=phone>"
 
 
 def test_trunks_behind_one_address_are_told_apart_by_domain_first() -> None:
