@@ -2,6 +2,7 @@
 
 import { commands } from "./api.js";
 import { h } from "./dom.js";
+import { draft, sentDraft } from "./drafts.js";
 import { holders, isIncoming, legOf, nameOf, others, rings, statusOf, titleOf, whoIs } from "./model.js";
 import { t } from "./texts.js";
 
@@ -203,7 +204,7 @@ function numberForm(call, mine, desk) {
     const number = field.value.replace(/[\s()/-]/g, "");
     if (!number) return field.focus();
     return desk.once(id, async () => {
-      if (await desk.act(command(number))) field.value = "";
+      if (await desk.act(command(number))) sentDraft(id);
     });
   };
   const consult = go((number) => commands.consult(call.id, mine.id, number));
@@ -218,7 +219,7 @@ function numberForm(call, mine, desk) {
       },
     },
     h("label", { for: id }, t("further_number")),
-    h("div", { class: "field" }, h("input", { id, type: "tel", autocomplete: "off", placeholder: t("number_hint") })),
+    h("div", { class: "field" }, h("input", { id, type: "tel", autocomplete: "off", placeholder: t("number_hint"), ...draft(id) })),
     h(
       "div",
       { class: "commands" },

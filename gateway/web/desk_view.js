@@ -3,6 +3,7 @@
 import { commands } from "./api.js";
 import { answerCommands, answerHint, callCard, since } from "./call_card.js";
 import { h } from "./dom.js";
+import { draft, sentDraft } from "./drafts.js";
 import { isIncoming, legOf, whoIs } from "./model.js";
 import { phoneView, soundTrouble } from "./phone_view.js";
 import { teamsView } from "./teams_view.js";
@@ -53,18 +54,17 @@ function dialForm(desk) {
   if (!desk.picture.agent) return h("p", { class: "empty" }, t("no_agent"));
   const call = (event) => {
     event.preventDefault();
-    const field = document.getElementById("dial");
-    const number = field.value.replace(/[\s()/-]/g, "");
+    const number = document.getElementById("dial").value.replace(/[\s()/-]/g, "");
     if (!number) return;
     void desk.once("dial", async () => {
-      if (await desk.act(commands.place(desk.login, number))) field.value = "";
+      if (await desk.act(commands.place(desk.login, number))) sentDraft("dial");
     });
   };
   return h(
     "form",
     { class: "card dial", "data-key": "dial", onsubmit: call },
     h("label", { for: "dial" }, t("dial_title")),
-    h("input", { id: "dial", type: "tel", autocomplete: "off", placeholder: t("number_hint"), required: true }),
+    h("input", { id: "dial", type: "tel", autocomplete: "off", placeholder: t("number_hint"), required: true, ...draft("dial") }),
     h("button", { type: "submit", class: "primary" }, t("dial")),
   );
 }

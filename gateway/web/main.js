@@ -4,7 +4,8 @@ import { ask, commands, onSignedOut, useCsrf } from "./api.js";
 import { now } from "./clock.js";
 import { deskView, incomingPop } from "./desk_view.js";
 import { h, morph } from "./dom.js";
-import { changes, isIncoming, legOf } from "./model.js";
+import { forgetDrafts } from "./drafts.js";
+import { changes, isIncoming, legOf, reasonText } from "./model.js";
 import { Phone } from "./phone.js";
 import { signInView } from "./sign_in_view.js";
 import { statePicker, watchPicker } from "./state_view.js";
@@ -186,7 +187,7 @@ async function once(key, command) {
   }
 }
 
-const explain = (error) => (error.status === 0 ? t("not_reached") : t("failed", { text: error.message }));
+const explain = (error) => (error.status === 0 ? t("not_reached") : t("failed", { text: reasonText(error) }));
 
 async function logOut() {
   if (desk.picture?.calls.some((call) => legOf(call, desk.login)?.state === "up")) return say(t("log_out_in_call"));
@@ -265,6 +266,7 @@ function leave(notice) {
   desk.teamsAccount?.close();
   Object.assign(desk, { teams: null, teamsAccount: null, me: null, login: "", picture: null, everybody: null, history: [], streams: [], phone: null, connected: false, lostAt: null, missed: null });
   desk.panels.clear();
+  forgetDrafts();
   sessionStorage.removeItem(KEPT);
   void askForSignIn(notice);
 }

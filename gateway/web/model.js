@@ -73,5 +73,8 @@ function legChanges(before, after, login) {
   return said;
 }
 
+/** Why the gateway refused, in the page's language where the page knows the reason. */
+export const reasonText = (error) => t(`reason_${error.reason}`, {}, error.message);
+
 export const stateText = (state, reason) =>
   state === "not_ready" && reason ? t("not_ready_because", { reason }) : t(state);

@@ -1,6 +1,7 @@
 // An open chat, or a channel with its threads. What others wrote is put into the page as text, never as markup.
 
 import { h } from "./dom.js";
+import { draftArea, draftOf, sentDraft } from "./drafts.js";
 import { COMPOSE, LOG } from "./teams_conversation.js";
 import { star } from "./teams_lists_view.js";
 import { callWays, presenceOf } from "./teams_people_view.js";
@@ -87,12 +88,13 @@ function messageItem(message, conversation, teams) {
 }
 
 function compose(conversation) {
+  const key = `${conversation.key} ${conversation.thread}`;
   const send = async (event) => {
     event.preventDefault();
     const field = document.getElementById(COMPOSE);
     const text = field.value.trim();
     if (!text || conversation.sending) return;
-    if ((await conversation.send(text)) && field.value.trim() === text) field.value = "";
+    if ((await conversation.send(text)) && draftOf(key).trim() === text) sentDraft(key);
     field.focus();
   };
   const keyed = (event) => {
@@ -103,7 +105,7 @@ function compose(conversation) {
     "form",
     { class: "compose", "data-key": `compose ${conversation.thread}`, onsubmit: send },
     h("label", { for: COMPOSE }, t(label)),
-    h("textarea", { id: COMPOSE, rows: "2", maxlength: "28000", "aria-describedby": "teams-compose-hint", onkeydown: keyed }),
+    h("textarea", { id: COMPOSE, rows: "2", maxlength: "28000", "aria-describedby": "teams-compose-hint", onkeydown: keyed, ...draftArea(key) }, draftOf(key)),
     h("button", { type: "submit", class: "primary", "aria-busy": String(conversation.sending) }, t("teams_send")),
     h("small", { id: "teams-compose-hint" }, t("teams_compose_hint")),
   );

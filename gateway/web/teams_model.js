@@ -1,6 +1,6 @@
 // What Teams' words mean to the page. Pure: no page, no network.
 
-import { legOf } from "./model.js";
+import { legOf, reasonText } from "./model.js";
 import { t } from "./texts.js";
 
 const ICONS = {
@@ -66,7 +66,7 @@ export const inShort = (message) => message.text || message.labels.join(", ");
 
 /** What is wrong, for people: {kind, text, again}; again: trying again may help. */
 export function troubleOf(error) {
-  const { status, reason, message } = error;
+  const { status, reason } = error;
   if (status === 0) return { kind: "gateway", text: t("not_reached"), again: true };
   if (reason === "no_account") return { kind: "off", text: t("teams_off"), again: false };
   if (reason === "sign_in_needed") return { kind: "sign_in", text: t("teams_sign_in_again"), again: false };
@@ -74,5 +74,5 @@ export function troubleOf(error) {
   if (reason === "permission_missing") return { kind: "permission", text: t("teams_permission"), again: false };
   if (reason === "not_there") return { kind: "gone", text: t("teams_gone"), again: false };
   if (status >= 500) return { kind: "down", text: t("teams_down"), again: true };
-  return { kind: "other", text: t("failed", { text: message }), again: false };
+  return { kind: "other", text: t("failed", { text: reasonText(error) }), again: false };
 }

@@ -2,6 +2,7 @@
 
 import { since } from "./call_card.js";
 import { h } from "./dom.js";
+import { draftArea, draftOf, sentDraft } from "./drafts.js";
 import { teamsApi } from "./teams_api.js";
 import { logId, nameOf } from "./teams_web_chats.js";
 import { moment, t } from "./texts.js";
@@ -64,11 +65,10 @@ function compose(chat, desk) {
     return desk.once(id, say);
   };
   const say = async () => {
-    const field = document.getElementById(id);
-    const text = field.value.trim();
+    const text = document.getElementById(id).value.trim();
     if (!text) return;
     const sent = teamsApi.sayInWebChat(chat.id, text).then((message) => desk.teams.webChats.put(chat, message));
-    if ((await desk.act(sent)) && field.value.trim() === text) field.value = "";
+    if ((await desk.act(sent)) && draftOf(id).trim() === text) sentDraft(id);
     desk.redraw();
   };
   const keyed = (event) => {
@@ -78,7 +78,7 @@ function compose(chat, desk) {
     "form",
     { class: "compose", "data-key": "compose", onsubmit: send },
     h("label", { for: id }, t("web_chat_message", { who: nameOf(chat) })),
-    h("textarea", { id, rows: "2", maxlength: "8000", onkeydown: keyed }),
+    h("textarea", { id, rows: "2", maxlength: "8000", onkeydown: keyed, ...draftArea(id) }, draftOf(id)),
     h("div", { class: "commands" }, h("button", { type: "submit", class: "primary" }, t("teams_send")), h("button", { type: "button", class: "danger", "data-key": "end", onclick: () => void desk.act(teamsApi.endWebChat(chat.id)) }, t("web_chat_end"))),
   );
 }
