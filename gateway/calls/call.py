@@ -219,9 +219,7 @@ class Call(CallTask):
         await self.records.joined(*(leg for leg in new if not self.aloof(leg.id)))
         for leg in new:
             self.answered_at.setdefault(leg.id, self.records.now())
-            if leg.anchored and leg.anchor.held:
-                leg.held = True
-                await set_hold(self, leg, True)
+            await self._hold_as_described(leg)
         await self.rewire()
         if new and not all(self.aloof(leg.id) for leg in new):
             await self.sound.join_tone()
@@ -243,7 +241,14 @@ class Call(CallTask):
         self.joined.add(leg.id)
         self.answered_at.setdefault(leg.id, self.now())
         await self.records.joined(leg)
+        await self._hold_as_described(leg)
         await self.rewire()
+
+    async def _hold_as_described(self, leg: Leg) -> None:
+        """A newcomer whose telephone holds already."""
+        if leg.anchored and leg.anchor.held:
+            leg.held = True
+            await set_hold(self, leg, True)
 
     async def take_back(self, leg: Leg) -> None:
         """A leg that had stepped down takes part again."""

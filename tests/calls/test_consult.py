@@ -139,6 +139,32 @@ async def test_the_consulted_party_refuses_and_the_agent_retrieves(house: OpenHo
         assert (primary.hold_count, consultation.disposition) == (1, "busy")
 
 
+@pytest.mark.parametrize("held", ["before the consultation", "while it rings"])
+async def test_one_whose_telephone_held_consulted_into_dead_air(
+    house: OpenHouse, rooms: RoomPool, held: str
+) -> None:
+    """His hold was known of his telephone's description and not counted: the answering party heard nothing."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert = await two(h)
+        if held == "before the consultation":
+            await agent.hold()
+            await stage.hear({"expert": {"music"}})
+        await control(h).consult(only_call(h).id, agent_leg(h), THIRD)
+        third = await h.teams.expect_invite(tone=TONES["third"])
+        third.ring()
+        if held != "before the consultation":
+            await agent.hold()
+        await third.answer()
+        stage.add("third", third)
+        await stage.hear({"third": {"music"}, "expert": {"music"}, "agent": set()})
+        await agent.resume()
+        await stage.hear(ASIDE)
+        await control(h).merge(control(h).calls()[0].id)
+        await stage.hear(ALL)
+        await control(h).hang_up(only_call(h).id)
+        await asyncio.gather(*(party.expect_end() for party in (agent, expert, third)))
+
+
 async def test_the_held_party_hangs_up_during_the_consultation(house: OpenHouse, rooms: RoomPool) -> None:
     """The primary ends; the agent talks on with the consulted one, on a leg that is now nobody else's."""
     async with house(center_extra=AGENT, rooms=rooms) as h:
