@@ -103,7 +103,11 @@ def assemble(
     control = CallControl(telephony.context, telephony.calls)
     http.add_routes(control_operations(control))
     agents = AgentsPart(
-        config, journal, lambda: recorder.states.values(), worked_on=lambda: recorder.worked_on
+        config,
+        journal,
+        lambda: recorder.states.values(),
+        worked_on=lambda: recorder.worked_on,
+        records_clock=telephony.context.clock,
     )
     agents.roster.changed.append(telephony.know_agents)
     teams = open_teams(config, agents, http, metrics)

@@ -13,7 +13,7 @@ from gateway.app import Health
 from gateway.calls.context import CallContext, Sounds
 from gateway.calls.registry import CallRegistry
 from gateway.calls.watch import MediaWatch
-from gateway.clock import LoopClock
+from gateway.clock import LoopClock, SteadyClock
 from gateway.config_models import Agent, Config
 from gateway.errors import MessageError, SipError
 from gateway.sip.message import Request, make_response
@@ -77,7 +77,7 @@ class Telephony:
         self.agent.transactions = self.transactions
         self.prober = Prober(self.trunks, self.transactions, self.resolver, clock)
         self.context = CallContext(
-            clock=clock,
+            clock=SteadyClock(clock, lambda: self.calls.calls),
             journal=journal,
             bay=bay,
             agent=self.agent,

@@ -38,6 +38,7 @@ class AgentsPart:
 
     running:   the calls that were up when the gateway stopped
     worked_on: after-call work that lasts as far as the calls' journal tells
+    records_clock: that of the calls' records, with which those of agents have to agree
     """
 
     name = "agents"
@@ -50,16 +51,18 @@ class AgentsPart:
         clock: Clock | None = None,
         *,
         worked_on: Callable[[], Iterable[tuple[CallId, Work]]] = tuple,
+        records_clock: Clock | None = None,
     ) -> None:
         clock = clock or LoopClock()
+        records_clock = records_clock or clock
         self._directory = config.gateway.state_dir / "agents"
         self._calls, self._running, self._worked_on = journal, running, worked_on
         self.database = AgentDatabase(config.database_url)
         self.roster = Roster(config.agents, self.database)
         self.journal = AgentJournal()
-        self.agents = Agents(self.journal, self.roster, config.agent_states, clock)
+        self.agents = Agents(self.journal, self.roster, config.agent_states, records_clock)
         self.writer = ActivityWriter(
-            self.journal, self.database, self._who, clock, running=self.agents.running
+            self.journal, self.database, self._who, records_clock, running=self.agents.running
         )
         self.after_call = AfterCall(self.journal, journal)
         self.accounts = Accounts(self.database)

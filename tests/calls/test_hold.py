@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from gateway.calls.audibility import MusicPolicy
 from gateway.calls.control import ControlError
+from gateway.clock import LoopClock
 from tests.calls.conftest import OpenHouse
 from tests.calls.matrix import AGENT, agent_leg, control, everybody, kinds, leg_of, only_call, two
 
@@ -27,6 +29,26 @@ async def test_teams_holds_and_it_is_no_hold_time(house: OpenHouse) -> None:
         [row] = h.rows()
         assert (row.hold_time, row.hold_count, row.detail["hold_ms"]) == (0, 0, 0)
         assert row.detail["external_hold"]["ms"] >= 200
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_a_clock_that_is_set_during_a_hold_changes_no_number(
+    house: OpenHouse, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    async with house(center_extra=AGENT) as h:
+        stage, agent, expert = await two(h)
+        assert (await agent.hold()).code == 200
+        monkeypatch.setattr(LoopClock, "wall", lambda self: datetime.now(UTC) + timedelta(minutes=minutes))
+        await stage.hear({"agent": set(), "expert": {"music"}})
+        assert (await agent.resume()).code == 200
+        await stage.hear(BOTH)
+        await agent.bye()
+        await expert.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert 200 <= row.detail["hold_ms"] < 60_000
+        assert 100 <= row.detail["talk_ms"] < 60_000
+        assert row.hold_count == 1
 
 
 async def test_the_same_hold_again_restarts_nothing(house: OpenHouse) -> None:
