@@ -143,7 +143,7 @@ async def test_the_consulted_party_refuses_and_the_agent_retrieves(house: OpenHo
 async def test_one_whose_telephone_held_consulted_into_dead_air(
     house: OpenHouse, rooms: RoomPool, held: str
 ) -> None:
-    """His hold was known of his telephone's description and not counted: the answering party heard nothing."""
+    """His hold was in his telephone's description and not counted: who answered heard no music."""
     async with house(center_extra=AGENT, rooms=rooms) as h:
         stage, agent, expert = await two(h)
         if held == "before the consultation":
