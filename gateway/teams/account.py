@@ -13,13 +13,14 @@ from gateway.teams.clouds import Cloud
 from gateway.teams.entra import Entra
 from gateway.teams.errors import PermissionMissing, TeamsError
 from gateway.teams.presence_graph import Presences
-from gateway.teams.store import Shelf, Store
+from gateway.teams.store import Document, Shelf, Store
 
 log = logging.getLogger("tandem.teams")
 
 NOTICE_DAYS = 15
 _KEY = "account"
-_GONE = "deleted"
+_CONFIGURED = "configured"
+_OF_USERS = (Shelf.TOKENS, Shelf.USER, Shelf.SYNC, Shelf.SUBSCRIPTION, Shelf.INBOX, Shelf.SEEN)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class AccountView:
 
 
 class Accounts:
-    """configured: what `[graph]` says; it is taken over once, so that deleting it lasts."""
+    """configured: what `[graph]` says; it is taken over once, so that replacing or deleting it lasts.
+
+    When it says something else one day, that is taken over, whatever there is by then.
+    """
 
     def __init__(self, store: Store, clock: Clock, configured: Account | None) -> None:
         self._store, self._clock, self._configured = store, clock, configured
@@ -52,27 +56,28 @@ class Accounts:
 
     async def start(self) -> None:
         kept = await self._store.get(Shelf.ACCOUNT, _KEY)
-        gone = await self._store.get(Shelf.ACCOUNT, _GONE)
+        taken = await self._store.get(Shelf.ACCOUNT, _CONFIGURED)
         self.account = Account.of(kept) if kept else None
         new = self._configured
-        if new is None or (gone and gone["fingerprint"] == new.fingerprint):
+        if new is None or (taken and taken["fingerprint"] == new.fingerprint):
             return
-        if self.account is None or self.account != new:
-            await self.save(new)
+        await self._save(new, [(Shelf.ACCOUNT, _CONFIGURED, {"fingerprint": new.fingerprint})])
 
     async def save(self, account: Account) -> None:
-        await self._store.put(Shelf.ACCOUNT, _KEY, account.document())
-        await self._store.remove(Shelf.ACCOUNT, _GONE)
+        """In the place of the one there was. Users of another application or tenant have to enable again."""
+        await self._save(account, [])
+
+    async def _save(self, account: Account, more: list[tuple[Shelf, str, Document]]) -> None:
+        before = self.account
+        if before is not None and not before.same_application(account):
+            await self._store.clear(*_OF_USERS)
+        await self._store.put_all([(Shelf.ACCOUNT, _KEY, account.document()), *more])
         self.account = account
 
     async def delete(self) -> None:
         """Teams is off for every user until each enables it again: tokens and users go too."""
-        if self.account is not None:
-            await self._store.put(Shelf.ACCOUNT, _GONE, {"fingerprint": self.account.fingerprint})
         await self._store.remove(Shelf.ACCOUNT, _KEY)
-        await self._store.clear(
-            Shelf.TOKENS, Shelf.USER, Shelf.SYNC, Shelf.SUBSCRIPTION, Shelf.INBOX, Shelf.SEEN
-        )
+        await self._store.clear(*_OF_USERS)
         self.account = None
 
     def view(self) -> AccountView | None:

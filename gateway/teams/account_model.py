@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -41,5 +42,9 @@ class Account:
     @property
     def fingerprint(self) -> str:
         """Tells two accounts apart without showing the secret."""
-        text = "\n".join((self.tenant, self.client_id, self.client_secret))
+        text = json.dumps(self.document(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def same_application(self, other: Account) -> bool:
+        """Whether tokens of the one are good for the other."""
+        return (self.tenant, self.client_id) == (other.tenant, other.client_id)

@@ -21,7 +21,7 @@ from gateway.clock import Clock
 from gateway.teams.account_model import Account
 from gateway.teams.clouds import GLOBAL, Cloud
 from gateway.teams.errors import EntraRefused, GraphUnavailable, SignInNeeded, WrongIdentity
-from gateway.teams.store import Shelf, Store
+from gateway.teams.store import Document, Shelf, Store
 
 log = logging.getLogger("tandem.teams")
 T = TypeVar("T")
@@ -105,11 +105,16 @@ class Entra:
         self._users: dict[str, tuple[Any, msal.SerializableTokenCache]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._pending: dict[str, _Pending] = {}
+        self._held: dict[str, Document] | None = None
         self.refused: set[str] = set()
         """Users who have to sign in again."""
 
     def close(self) -> None:
         self._http.close()
+
+    async def hold(self) -> None:
+        """Go on with the users' tokens as they are, in memory only: the store is about to be emptied."""
+        self._held = await self._store.all(Shelf.TOKENS)
 
     # -- the application --
 
@@ -265,7 +270,8 @@ class Entra:
         known = self._users.get(login)
         if known is not None:
             return known
-        kept = await self._store.get(Shelf.TOKENS, login)
+        held = self._held
+        kept = held.get(login) if held is not None else await self._store.get(Shelf.TOKENS, login)
         if kept is None:
             raise SignInNeeded(f"{login} has not signed in to Teams")
         cache = msal.SerializableTokenCache()
@@ -274,7 +280,7 @@ class Entra:
         return made
 
     async def _save(self, login: str, cache: msal.SerializableTokenCache) -> None:
-        if cache.has_state_changed:
+        if cache.has_state_changed and self._held is None:
             await self._store.put(Shelf.TOKENS, login, {"cache": cache.serialize()})
 
     def _make_user(self, cache: msal.SerializableTokenCache) -> Any:

@@ -15,6 +15,7 @@ from gateway.clock import Clock, LoopClock, TimerHandle
 from gateway.teams.account import Accounts, AccountView, Check, check_connection
 from gateway.teams.account_model import Account
 from gateway.teams.chats import Chats
+from gateway.teams.clean_up import CleanUps
 from gateway.teams.client import GraphClient, Json
 from gateway.teams.content_keys import ContentKeys
 from gateway.teams.directory import Directory
@@ -87,6 +88,7 @@ class TeamsRoom:
         self._timers: dict[str, TimerHandle] = {}
         self._pages: dict[str, int] = {}
         self._desk_tokens: dict[str, tuple[Identity, str]] = {}
+        self._clean_ups = CleanUps()
         self._turn = asyncio.Lock()
         self._fault = ""
         self._up = self._stopping = False
@@ -121,6 +123,7 @@ class TeamsRoom:
         self._stopping = True
         await self._down()
         await self._tasks.close()
+        await self._clean_ups.stop()
         await self._store.close()
 
     async def _down(self) -> None:
@@ -175,7 +178,7 @@ class TeamsRoom:
 
     @property
     def idle(self) -> bool:
-        return self._tasks.idle and self.web_chats.idle
+        return self._tasks.idle and self._clean_ups.idle and self.web_chats.idle
 
     def _care(self) -> None:
         self.accounts.warn()
@@ -260,7 +263,7 @@ class TeamsRoom:
     async def save_account(self, account: Account) -> AccountView:
         """In the place of the one there was. Another application or tenant turns Teams off for every user."""
         before = self.accounts.account
-        if before is not None and (before.tenant, before.client_id) != (account.tenant, account.client_id):
+        if before is not None and not before.same_application(account):
             await self.delete_account()
         await self._disconnect()
         await self.accounts.save(account)
@@ -271,17 +274,24 @@ class TeamsRoom:
         return view
 
     async def delete_account(self) -> None:
-        """Off for everybody until an account is there and each has enabled it again."""
-        connection = self.connection
-        if connection is not None:
-            for login in list(self.users.enabled):
-                await self._leave(connection, login)
-        await self._disconnect()
-        await self.accounts.delete()
-        self.users.enabled.clear()
-        self._desk_tokens.clear()
+        """Off for everybody until an account is there and each has enabled it again.
+
+        At once here; what there is in Graph is taken away afterwards.
+        """
+        async with self._turn:
+            gone = self.connection
+            if gone is not None:
+                await gone.entra.hold()
+            await self.accounts.delete()
+            self.connection = None
+            logins = list(self.users.enabled)
+            self.users.enabled.clear()
+            self._desk_tokens.clear()
         self.feeds.wake()
         log.warning("event=account_deleted")
+        if gone is not None:
+            await gone.receiver.stop()
+            self._clean_ups.begin(gone, logins)
 
     async def check(self, account: Account | None = None) -> Check:
         account = account or self.accounts.account

@@ -29,6 +29,8 @@ class Tasks:
         task = asyncio.create_task(guarded(), name=f"teams-{self._name}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        # What was ended before it began would warn that nobody awaited it.
+        task.add_done_callback(lambda _: work.close())
 
     @property
     def idle(self) -> bool:

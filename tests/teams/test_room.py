@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import date
@@ -20,6 +21,7 @@ from gateway.teams.account_model import Account
 from gateway.teams.chats import Popped
 from gateway.teams.errors import SignInNeeded
 from gateway.teams.routes import teams_operations
+from gateway.teams.store import Shelf
 from gateway.teams.wiring import teams_readings
 from tests.peers.graph import CLIENT, SECRET, TENANT, GraphSim
 from tests.support.clock import FakeClock
@@ -118,6 +120,7 @@ async def test_deleting_the_account_disables_everybody_until_each_enables_again(
     await stage.enable()
     assert (await api("GET", MINE))[1]["enabled"]
     assert (await api("DELETE", "/api/v1/teams/account"))[0] == 204
+    await stage.quiet()
     assert stage.sim.subscriptions.all == {}
     assert not (await api("GET", MINE))[1]["enabled"]
     assert (await api("GET", "/api/v1/teams/people"))[0] == 409
@@ -129,6 +132,67 @@ async def test_deleting_the_account_disables_everybody_until_each_enables_again(
     assert not stage.room.users.enabled
     await stage.enable()
     assert list(stage.room.users.enabled) == [LOGIN]
+
+
+async def restart(stage: RoomStage) -> None:
+    await stage.room.stop()
+    await stage.open()
+
+
+NEW = {
+    "tenant": TENANT, "client_id": CLIENT, "client_secret": "another~secret", "secret_expires": "2027-01-31",
+}  # fmt: skip
+
+
+async def test_an_account_entered_at_the_desktop_outlives_a_restart(stage: RoomStage) -> None:
+    """`[graph]` was taken over again at every start: its old secret came back, without the day it ends."""
+    await stage.enable()
+    stage.sim.registration.secrets.add("another~secret")
+    assert (await api_of(stage, "PUT", "/api/v1/teams/account", NEW))[0] == 200
+    await restart(stage)
+    account = stage.room.accounts.account
+    assert account is not None
+    assert (account.client_secret, account.secret_expires) == ("another~secret", date(2027, 1, 31))
+    assert list(stage.room.users.enabled) == [LOGIN]
+    stage.account = Account(TENANT, CLIENT, SECRET, "object-1", date(2027, 6, 30))
+    await restart(stage)
+    assert stage.room.accounts.account == stage.account, "the configuration changed since"
+
+
+async def test_what_replaced_the_configured_account_and_was_deleted_stays_deleted(stage: RoomStage) -> None:
+    """The fingerprint of the deleted one was kept, which is not the configured one's: that came back."""
+    stage.sim.registration.secrets.add("another~secret")
+    assert (await api_of(stage, "PUT", "/api/v1/teams/account", NEW))[0] == 200
+    assert (await api_of(stage, "DELETE", "/api/v1/teams/account", None))[0] == 204
+    await restart(stage)
+    assert stage.room.accounts.account is None
+
+
+async def test_another_application_in_the_configuration_turns_teams_off_for_everybody(
+    stage: RoomStage,
+) -> None:
+    await stage.enable()
+    stage.account = Account(TENANT, "bbbbbbbb-bbbb-cccc-dddd-eeeeeeeeeeee", SECRET)
+    await restart(stage)
+    assert stage.room.accounts.account == stage.account
+    assert stage.room.users.enabled == {}
+    assert await stage.room._store.all(Shelf.TOKENS) == {}
+
+
+async def test_deleting_the_account_does_not_wait_for_graph(stage: RoomStage) -> None:
+    """Each user's subscriptions were ended first, and a request to a dead Graph takes a minute."""
+    await stage.enable()
+    stage.desks.take_call(LOGIN)
+    await stage.quiet()
+    stage.sim.trouble("/subscriptions/", 503, count=-1)
+    stage.sim.trouble("clearPresence", 503, count=-1)
+    async with asyncio.timeout(5):
+        await stage.room.delete_account()
+    assert stage.room.users.enabled == {}
+    await restart(stage)
+    assert stage.room.accounts.account is None
+    for shelf in (Shelf.TOKENS, Shelf.USER, Shelf.SUBSCRIPTION, Shelf.SYNC, Shelf.SEEN):
+        assert await stage.room._store.all(shelf) == {}
 
 
 async def api_of(stage: RoomStage, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -232,8 +296,6 @@ async def test_a_chat_with_an_expert(stage: RoomStage, api: Api) -> None:
 
 
 async def test_messages_of_one_chat_keep_their_order(stage: RoomStage) -> None:
-    import asyncio
-
     await stage.enable()
     chats = stage.room.connected.chats
     chat = await chats.open_chat(LOGIN, ERIKA)
