@@ -50,8 +50,10 @@ class Left:
     supervising: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Leg:
+    """other: whom it talked with first since it joined, kept though that one leaves; no supervisor"""
+
     login: str
     role: Role
     number: str
@@ -59,6 +61,11 @@ class _Leg:
     supervision: bool = False
     held: int | None = None
     holds: list[tuple[int, int]] = field(default_factory=list)
+    other: _Leg | None = None
+
+    @property
+    def talks(self) -> bool:
+        return self.joined is not None and not self.supervision
 
 
 @dataclass(slots=True)
@@ -94,10 +101,11 @@ class CallTracker:
         found = []
         for state in states:
             call = self._calls[state.call] = _Call(state.interaction)
+            everybody = {leg.leg: _Leg(leg.login, leg.role, leg.number) for leg in state.legs.values()}
             for leg in state.legs.values():
                 if leg.ended is not None:
                     continue
-                mine = call.legs[leg.leg] = _Leg(leg.login, leg.role, leg.number)
+                mine = call.legs[leg.leg] = everybody[leg.leg]
                 for hold in state.holds:
                     if hold.leg == leg.leg and hold.end is not None:
                         mine.holds.append((hold.start, hold.end))
@@ -108,6 +116,8 @@ class CallTracker:
                 elif leg.leg in state.members:
                     since = [part.start for part in state.segments if leg.leg in part.members]
                     mine.joined = min([*since, state.member_since])
+                if mine.joined is not None and (other := _first_other(state, leg.leg)) is not None:
+                    mine.other = everybody[other]
                 if mine.joined is not None and leg.login:
                     found.append(Joined(leg.login, state.call, mine.joined, mine.supervision))
         return found
@@ -135,7 +145,9 @@ class CallTracker:
                 call.legs.pop(event.leg, None)
             return found
         elif isinstance(event, LegJoined | LegHeld | LegResumed | Noted) and event.leg in call.legs:
-            return _changed(event, call.legs[event.leg])
+            changes = _changed(event, call.legs[event.leg])
+            _meet(call)
+            return changes
         return []
 
     def running(self, now: int) -> list[AgentCallEnded]:
@@ -155,7 +167,7 @@ class CallTracker:
         at = max(event.at, leg.joined)
         _resume(leg, at)
         ended = _ended(leg, event.call, call, at, tuple(leg.holds))
-        leg.joined, leg.holds = None, []
+        leg.joined, leg.holds, leg.other = None, [], None
         return [Left(ended, *self.engaged(leg.login))] if leg.login else []
 
 
@@ -163,7 +175,8 @@ def _ended(
     leg: _Leg, call_id: CallId, call: _Call, at: int, holds: tuple[tuple[int, int], ...]
 ) -> AgentCallEnded:
     outbound = leg.role is Role.CALLER
-    others = [other for other in call.legs.values() if other is not leg]
+    present = (other for other in call.legs.values() if other is not leg and not other.supervision)
+    other = leg.other or next(present, None)
     return AgentCallEnded(
         login=leg.login,
         at=at,
@@ -172,10 +185,29 @@ def _ended(
         direction=Direction.OUTBOUND if outbound else Direction.INBOUND,
         joined=at if leg.joined is None else leg.joined,
         holds=holds,
-        number=next((other.number for other in others), ""),
-        detail=next((other.login for other in others if other.login), "") if outbound else "",
+        number=other.number if other is not None else "",
+        detail=leg.other.login if outbound and leg.other is not None else "",
         supervision=leg.supervision,
     )
+
+
+def _meet(call: _Call) -> None:
+    """Who talks, or listens in, has met the first of the others who talk."""
+    talking = [leg for leg in call.legs.values() if leg.talks]
+    for leg in call.legs.values():
+        if leg.joined is not None and leg.other is None:
+            leg.other = next((other for other in talking if other is not leg), None)
+
+
+def _first_other(state: CallState, leg: LegId) -> LegId | None:
+    """Whom the leg talked with first, of legs that are over too."""
+    for members in [*(part.members for part in state.segments), state.members]:
+        talking = [one for one in state.legs if one in members and state.legs[one].supervising is None]
+        if leg in members or state.legs[leg].supervising is not None:
+            for one in talking:
+                if one != leg:
+                    return one
+    return None
 
 
 def _changed(event: LegJoined | LegHeld | LegResumed | Noted, leg: _Leg) -> list[Joined | Left]:

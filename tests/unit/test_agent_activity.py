@@ -88,6 +88,59 @@ def test_whom_an_agent_reached_inside_is_the_detail_of_his_call() -> None:
     assert (by_login["bert"].direction, by_login["bert"].detail) == (Direction.INBOUND, "")
 
 
+def others_first(events: list[Event]) -> list[Event]:
+    """The same call, but the other party hangs up first."""
+    ends = [event for event in events if isinstance(event, LegEnded)]
+    rest = [event for event in events if not isinstance(event, LegEnded | LegLeft | CallEnded)]
+    left = LegLeft(call=CALL, at=20_000, leg=PETER)
+    return [*rest, left, *reversed(ends), events[-1]]
+
+
+@pytest.mark.parametrize("role", [Role.CALLER, Role.CALLEE])
+@pytest.mark.parametrize("other", ["", "bert"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_who_hangs_up_first_is_remembered_as_the_other_party(role: Role, other: str, restarted: bool) -> None:
+    """His number and login were gone from the row, and from those of the quarter-hours written before."""
+    events = others_first(call_of_anna(role, other=other))
+    tracker, cut = CallTracker(), 0
+    if restarted:
+        cut = next(place for place, event in enumerate(events) if isinstance(event, LegEnded)) + 1
+        tracker.restore(fold(events[:cut]).values())
+    changes = told(tracker, events[cut:])
+    (left,) = [c.ended for c in changes if isinstance(c, Left) and c.ended.login == "anna"]
+    assert left.number == "+49301"
+    assert left.detail == (other if role is Role.CALLER else "")
+
+
+def test_a_supervisor_is_nobodys_other_party() -> None:
+    events, chief = call_of_anna(), LegId("l3")
+    events[1:1] = [
+        LegCreated(
+            call=CALL, at=1000, leg=chief, trunk="cc", party=PartyType.AGENT, role=Role.PARTICIPANT,
+            number="699", login="chief",
+        ),
+        Noted(call=CALL, at=1000, what="supervision", leg=chief, detail={"mode": "listen"}),
+    ]  # fmt: skip
+    events.insert(-3, LegJoined(call=CALL, at=9000, leg=chief))
+    found = {c.ended.login: c.ended for c in told(CallTracker(), events) if isinstance(c, Left)}
+    assert (found["anna"].number, found["anna"].detail) == ("+49301", "")
+    assert (found["chief"].number, found["chief"].detail) == ("601", "")
+
+
+def test_one_who_joins_later_does_not_pass_for_the_one_who_answered() -> None:
+    events, clara = call_of_anna(), LegId("l3")
+    events[9:9] = [
+        LegCreated(
+            call=CALL, at=9000, leg=clara, trunk="cc", party=PartyType.AGENT, role=Role.PARTICIPANT,
+            number="603", login="clara",
+        ),
+        LegJoined(call=CALL, at=9500, leg=clara),
+    ]  # fmt: skip
+    found = {c.ended.login: c.ended for c in told(CallTracker(), events) if isinstance(c, Left)}
+    assert (found["anna"].number, found["anna"].detail) == ("+49301", "")
+    assert found["clara"].number == "601"
+
+
 def test_a_call_that_nobody_answered_is_no_activity_but_rings_at_the_agents() -> None:
     tracker = CallTracker()
     assert told(tracker, call_of_anna()[:3]) == []
