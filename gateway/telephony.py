@@ -65,6 +65,7 @@ class Telephony:
             on_message=lambda message, flow: self.transactions.receive(message, flow),
             on_malformed=self._malformed,
             admit=self.trunks.admit,
+            admit_address=self.trunks.admit_address,
             clock=clock,
             tls=_tls(config),
             limits=TransportLimits(

@@ -167,8 +167,7 @@ class TransportLayer:
         except OSError as error:
             why = refusal(error)
             self.counters[f"tls_refused_{why}"] += 1
-            reason = str(error)[:200]
-            log.warning("event=tls-refused peer=%s:%s why=%s reason=%r", *remote, why, reason)
+            self._strangers.refused(remote, why, str(error)[:200])
         finally:
             if flow is None:
                 sock.close()

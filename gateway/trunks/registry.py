@@ -9,7 +9,7 @@ from gateway.config_models import Config
 from gateway.errors import MessageError, SipError
 from gateway.model import TrunkKind
 from gateway.sip.transport_flow import Flow
-from gateway.sip.transport_types import Endpoint
+from gateway.sip.transport_types import Endpoint, TransportKind
 from gateway.trunks.direct_routing import DirectRoutingTrunk
 from gateway.trunks.numbers import NumberPlan
 from gateway.trunks.trunk import Recognition, SipTrunk, Surface, Trunk, TrunkStatus
@@ -54,6 +54,10 @@ class Trunks:
     def admit(self, flow: Flow) -> bool:
         """For `TransportLayer(admit=...)`: strangers get silence; a connection we opened is no stranger."""
         return flow.outbound or any(trunk.admits(flow) for trunk in self._trunks)
+
+    def admit_address(self, kind: TransportKind, address: str) -> bool:
+        """For `TransportLayer(admit_address=...)`: strangers get no TLS handshake either."""
+        return any(trunk.admits_from(kind, address) for trunk in self._trunks)
 
     def recognise(self, request: Incoming, flow: Flow) -> Recognition | SipError | None:
         """Whose request this is; None = silence, a SipError = answer with it.

@@ -153,7 +153,11 @@ class Trunk(ABC):
 
     def admits(self, flow: Flow) -> bool:
         """Whether this flow may be one of the trunk's peers, judged by address and transport alone."""
-        return flow.kind in self.kinds() and self.admission.admits(flow.remote[0])
+        return self.admits_from(flow.kind, flow.remote[0])
+
+    def admits_from(self, kind: TransportKind, address: str) -> bool:
+        """As `admits`, of a connection that is not made yet."""
+        return kind in self.kinds() and self.admission.admits(address)
 
     @abstractmethod
     def recognise(self, request: Incoming, flow: Flow) -> Recognition | SipError:

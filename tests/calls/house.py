@@ -99,6 +99,7 @@ def configuration(
     teams_extra: str = "",
     media_extra: str = "",
     tenants: str = f'"{FQDN}"',
+    allow_from: str = '"127.0.0.0/8"',
     database: str = "",
     extra: str = "",
 ) -> str:
@@ -143,7 +144,7 @@ name = "teams"
 kind = "direct-routing"
 peers = [{peers}]
 tenants = [{tenants}]
-allow_from = ["127.0.0.0/8"]
+allow_from = [{allow_from}]
 options_interval = 0.0
 {teams_extra}
 

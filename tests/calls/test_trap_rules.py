@@ -5,7 +5,9 @@ rest of them. Every test here also runs under the stand-in's own rules (`tests.p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import ssl
 
 import pytest
 
@@ -318,6 +320,38 @@ async def test_t18_a_refer_never_goes_on_to_the_contact_center(house: OpenHouse)
         await asyncio.gather(agent.rtp.hears(900), colleague.rtp.hears(AGENT_HZ))
         await silent(expert, EXPERT_HZ, 0.1)
         await over(agent, colleague)
+
+
+async def test_t22_a_stranger_on_the_tls_port_gets_no_handshake_and_one_counted_log_line(
+    house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one who knows the roots and the name; he got our certificate, and a line for each refusal."""
+
+    async def knock(gateway: tuple[str, int], hello: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(*gateway, local_addr=("127.0.0.9", 0))
+        writer.write(hello)
+        try:
+            return await asyncio.wait_for(reader.read(), 5)
+        except ConnectionResetError:  # cut with the hello unread
+            return b""
+        finally:
+            writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=FQDN).do_handshake()
+    hello = outgoing.read()
+    async with house(allow_from='"127.0.0.1"') as h:
+        assert h.teams.gateway is not None
+        for _ in range(5):
+            assert await knock(h.teams.gateway, hello) == b""
+        counters = h.gateway.transports.counters
+        assert counters["strangers"] == 5
+        assert not [name for name in counters if name.startswith("tls_refused")]
+        lines = [r.getMessage() for r in caplog.records if "127.0.0.9" in r.getMessage()]
+        assert lines == ["event=stranger address=127.0.0.9 kind=tls attempts=1 answer=none"]
+        assert (await h.teams.options()).code == 200, "who is admitted gets in"
 
 
 async def test_t22_a_stranger_gets_no_answer_and_one_counted_log_line(

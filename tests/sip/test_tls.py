@@ -172,6 +172,19 @@ async def test_no_certificate_is_refused_where_one_is_required(pki: Pki) -> None
         await until(lambda: stack.transports.counters["tls_refused_no_certificate"] == 1)
 
 
+async def test_refusals_without_end_are_counted_one_by_one_and_logged_once(
+    pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A peer of ours whose certificate expired tries again and again; each cause has its line."""
+    async with running("tls:127.0.0.1:0", tls=settings(pki)) as stack:
+        for name in ("microsoft-expired", "microsoft-rogue") * 3:
+            assert not await answered(stack.endpoints[TLS], client_context(pki, pki[name]))
+        counters = stack.transports.counters
+        await until(lambda: (counters["tls_refused_expired"], counters["tls_refused_rogue_ca"]) == (3, 3))
+    lines = [line for line in caplog.messages if "event=tls-refused" in line]
+    assert ["expired" in lines[0], "rogue_ca" in lines[1], len(lines)] == [True, True, 2]
+
+
 async def test_no_certificate_is_let_in_nameless_where_none_is_required(pki: Pki) -> None:
     async with running("tls:127.0.0.1:0", tls=settings(pki, required=False)) as stack:
         assert await answered(stack.endpoints[TLS], client_context(pki))
