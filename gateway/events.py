@@ -61,7 +61,7 @@ class CallStarted(Event):
 class LegCreated(Event):
     """A leg joined the call's book-keeping; it need not have been answered.
 
-    number: the far party's number as dialled or presented, "" when withheld
+    number: the far party's number as dialled or presented; also one that it withheld from the other party
     login:  the agent's login when the leg was recognised as an agent's, else ""
     sip_call_id: Call-ID of its dialog, "" until known
     """

@@ -341,7 +341,7 @@ class CallControl(Checks):
             self._needs_up(call)
             leg = self._present(call, leg_id)
             other = next((call.legs[o] for o in sorted(call.parties) if o != leg.id and o in call.legs), leg)
-            new, order = self._way(call, number, leg, trunk, caller=other.number, digits=digits)
+            new, order = self._way(call, number, leg, trunk, caller=other.caller, digits=digits)
             await transfer(call, leg, new, order)
 
         await self._in(call, run)

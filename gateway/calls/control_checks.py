@@ -18,6 +18,7 @@ from gateway.calls.outgoing import outgoing
 from gateway.calls.registry import CallRegistry
 from gateway.errors import IllegalTransition, SipError, TandemError
 from gateway.model import CallId, LegId, PartyType, Role
+from gateway.trunks.identity import Caller
 
 log = logging.getLogger("tandem.calls")
 
@@ -144,7 +145,7 @@ class Checks:
         by: Leg,
         trunk: str,
         *,
-        caller: str | None = None,
+        caller: Caller | None = None,
         role: Role = Role.PARTICIPANT,
         digits: str = "",
     ) -> tuple[Leg, Order]:
@@ -152,7 +153,7 @@ class Checks:
         _check_number(number)
         if not sendable(digits):
             raise ControlError(422, "bad_digits", "digits are 0-9, *, #, A-D, and a comma for a pause")
-        who = by.number if caller is None else caller
+        who = by.caller if caller is None else caller
         try:
             leg, order = outgoing(self._context, call, number, by=by, caller=who, trunk=trunk, role=role)
         except SipError as error:

@@ -15,7 +15,8 @@ from gateway.model import CallId, InteractionId, LegId, PartyType, Role
 class LegView:
     """A participant.
 
-    number:  as dialled or presented, "" when withheld; login: of a recognised agent, else ""
+    number:  as dialled or presented, also when withheld from the other party
+    login:   of a recognised agent, else ""
     state:   of its dialog: incoming, dialling, ringing, up
     answerable: its telephone rings, and `answer` lets it answer
     held:    its party has put the call on hold by its own description

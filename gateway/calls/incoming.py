@@ -44,6 +44,7 @@ class Incoming:
             role=Role.CALLER,
             identity=identity,
             number=self._who.number,
+            withheld=self._who.withheld,
             post=call.post,
         )
 

@@ -22,6 +22,7 @@ from gateway.sip.sdp import Codec
 from gateway.sip.sdp_policy import codecs_to_offer
 from gateway.sip.session import Session
 from gateway.sip.session_events import OfferReceived, RequestReceived, SessionEvent
+from gateway.trunks.identity import Caller
 from gateway.trunks.reasons import SipAnswer, answer_for, bye_headers
 from gateway.trunks.trunk import Trunk
 from media.patchbay import Anchor, PatchBay
@@ -77,6 +78,7 @@ class Leg:
 
     post:   where its news go; changes when the leg moves to another call
     number: the far party's number, "" when nobody knows it
+    withheld: the party asked that its number be shown to nobody it talks to (RFC 3323)
     early:  its party hears what we patch although it has not answered or been answered yet
     moves:  how often it has gone to another call
     held:   its party has put the call on hold by its description
@@ -95,6 +97,7 @@ class Leg:
         identity: PartyIdentity,
         number: str,
         post: Callable[[Signal], None],
+        withheld: bool = False,
     ) -> None:
         self.id: LegId = new_leg_id()
         self.trunk = trunk
@@ -102,6 +105,7 @@ class Leg:
         self.role = role
         self.identity = identity
         self.number = number
+        self.withheld = withheld
         self.post = post
         self.host = False
         self.state = LegState.CREATED
@@ -126,6 +130,11 @@ class Leg:
         if self._anchor is None:
             raise MediaRejected("the leg has no media yet")
         return self._anchor
+
+    @property
+    def caller(self) -> Caller:
+        """Its party as the caller of another leg."""
+        return Caller(self.number, withheld=self.withheld)
 
     @property
     def anchored(self) -> bool:

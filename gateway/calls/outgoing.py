@@ -21,7 +21,7 @@ def outgoing(
     number: str,
     *,
     by: Leg,
-    caller: str,
+    caller: Caller,
     trunk: str = "",
     role: Role = Role.PARTICIPANT,
     headers: tuple[tuple[str, str], ...] = (),
@@ -29,14 +29,14 @@ def outgoing(
     """A leg for `call` that calls `number`, and how to call it.
 
     by:     whose trunk's routes decide, unless `trunk` is named; an agent is reached where agents are
-    caller: the number the called party is shown
+    caller: whom the called party is shown
     SipError: 404 no route or no such trunk, 482 or 483 a loop
     """
     name, dialled, tenant = _way(context, number, by, trunk)
     to = context.trunks[name]
     identity = identify(name, dialled, context.directory)
     leg = leg_to(context, call, to, identity, number=dialled, role=role, tenant=tenant)
-    return leg, Order(number=dialled, caller=Caller(caller), headers=headers)
+    return leg, Order(number=dialled, caller=caller, headers=headers)
 
 
 def leg_to(

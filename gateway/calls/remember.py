@@ -96,6 +96,7 @@ def _leg(leg: Leg) -> dict[str, Any]:
         "party": leg.identity.party,
         "login": leg.identity.login,
         "number": leg.number,
+        "withheld": leg.withheld,
         "host": leg.host,
         "held": leg.held,
         "correlation": leg.correlation,
@@ -266,6 +267,7 @@ def _rebuild_leg(context: CallContext, found: Remembered, record: Mapping[str, A
         role=Role(record["role"]),
         identity=PartyIdentity(PartyType(record["party"]), str(record["login"])),
         number=str(record["number"]),
+        withheld=bool(record.get("withheld", False)),
         post=call.post,
     )
     leg.id = LegId(record["id"])

@@ -31,13 +31,15 @@ class Takeover:
         self, context: CallContext, call: Call, session: Session, origin: Recognition, old: Leg
     ) -> None:
         self._call, self._session, self._old = call, session, old
+        who = origin.trunk.caller(session.request.headers)
         self.leg = Leg(
             context.bay,
             origin.trunk,
             tenant=origin.tenant,
             role=old.role,
             identity=old.identity,
-            number=origin.trunk.caller(session.request.headers).number or old.number,
+            number=who.number or old.number,
+            withheld=who.withheld or (old.withheld and not who.number),
             post=call.post,
         )
         self.leg.host = old.host

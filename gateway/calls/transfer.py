@@ -84,9 +84,9 @@ class Transfers:
 
     def _plan(self, call: Call, leg: Leg, target: ReferTarget, refer: Referred) -> tuple[Leg, Order]:
         other = _other(call, leg)
-        caller = other.number if other is not None else leg.number
+        caller = (other or leg).caller
         if leg.trunk.kind is TrunkKind.DIRECT_ROUTING:
-            return self._to_teams(call, leg, target, refer, Caller(caller))
+            return self._to_teams(call, leg, target, refer, caller)
         headers = (("Replaces", target.replaces),) if target.replaces else ()
         new, order = outgoing(self._context, call, target.user, by=leg, caller=caller, headers=headers)
         if headers and new.trunk.kind is TrunkKind.DIRECT_ROUTING and not new.trunk.settings.send_replaces:
