@@ -91,6 +91,7 @@ class Telephony:
             rooms=rooms,
         )
         self.calls = CallRegistry(self.context)
+        self.trunks.ask_calls(self.calls.takes_part)
         self.watch = MediaWatch(self.calls, config.media.rtp_timeout)
         self.endpoints: list[Endpoint] = []
         self.restorer: Restorer | None = None

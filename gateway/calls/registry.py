@@ -24,7 +24,7 @@ from gateway.sip.message import Request
 from gateway.sip.profile import Profile
 from gateway.sip.session import Session
 from gateway.sip.transport_flow import Flow
-from gateway.trunks.trunk import Recognition
+from gateway.trunks.trunk import Recognition, Trunk
 from media.digits import Digit
 from media.patchbay import Anchor
 
@@ -110,6 +110,16 @@ class CallRegistry:
                 if leg.session is session:
                     return call, leg
         return None
+
+    def takes_part(self, trunk: Trunk, tenant: str, number: str) -> bool:
+        """Whether a running call has `number` (E.164) on another trunk and a leg of `tenant` on `trunk`."""
+        return any(
+            any(leg.trunk is trunk and leg.tenant == tenant for leg in call.legs.values())
+            and any(
+                leg.trunk is not trunk and leg.trunk.e164(leg.number) == number for leg in call.legs.values()
+            )
+            for call in self._calls.values()
+        )
 
     def _held_by_caller(self, session: Session, origin: Recognition) -> Call | None:
         """The call that a calling agent has on hold, the latest of several: this one is its consultation

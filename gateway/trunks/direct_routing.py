@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.errors import MessageError, SipError
@@ -32,6 +33,8 @@ class DirectRoutingTrunk(Trunk):
 
     kind = TrunkKind.DIRECT_ROUTING
     hunt_rule = HuntRule.DIRECT_ROUTING
+    takes_part: Callable[[str, str], bool] | None = None
+    """Whether (tenant, E.164 number) is somebody in a running call with that tenant; None: nobody is."""
 
     @property
     def party(self) -> PartyType:
@@ -87,14 +90,18 @@ class DirectRoutingTrunk(Trunk):
     def may_call(self, tenant: str, request: Incoming) -> bool:
         """Whether the tenant may present this caller (`caller` patterns); everybody where none is configured.
 
-        A transferred or forwarded call carries the foreign caller's number (facts 6.3, 8): there the proxy,
-        whose certificate was verified, vouches with Referred-By or History-Info.
+        A transferred or forwarded call carries the foreign caller's number (facts 6.3, 8). For it vouches the
+        proxy, whose certificate was verified, with Referred-By or History-Info; where ForwardCallHistory is
+        off and it says neither, the call that is transferred or forwarded: the foreign number is in it. An
+        INVITE with Replaces never makes a new call: the dialog it must name (else 481) vouches for it.
         """
-        if not self.settings.caller:
+        if not self.settings.caller or request.headers.get("Replaces") is not None:
             return True
         caller = self.caller(request.headers)
         numbers = [number for number in (caller.number, caller.asserted) if number]
         if any(self.settings.may_present(tenant, number) for number in numbers):
+            return True
+        if self.takes_part is not None and any(self.takes_part(tenant, number) for number in numbers):
             return True
         return any(first_address(request.headers, name) for name in ("Referred-By", "History-Info"))
 

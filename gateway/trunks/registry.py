@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from gateway.calls.routing import Directory, RoutingTrunk, agent_numbers, compile_route
 from gateway.config_models import Config
@@ -50,6 +51,12 @@ class Trunks:
         for trunk in self._trunks:
             surface = trunk.surface
             trunk.surface = Surface(surface.fqdn, surface.user_agent, surface.advertise, endpoints)
+
+    def ask_calls(self, takes_part: Callable[[Trunk, str, str], bool]) -> None:
+        """`takes_part(trunk, tenant, number)`: see DirectRoutingTrunk.takes_part."""
+        for trunk in self._trunks:
+            if isinstance(trunk, DirectRoutingTrunk):
+                trunk.takes_part = functools.partial(takes_part, trunk)
 
     def admit(self, flow: Flow) -> bool:
         """For `TransportLayer(admit=...)`: strangers get silence; a connection we opened is no stranger."""

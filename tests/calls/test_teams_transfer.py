@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from media.pool import RoomPool
 from tests.calls.conftest import OpenHouse
-from tests.calls.house import EXPERT, House
+from tests.calls.house import CUSTOMER, EXPERT, House
 from tests.calls.matrix import AGENT, TONES, everybody, only_call, three
 from tests.peers.contact_center_call import CenterCall
 from tests.peers.teams_call import TeamsCall
+from tests.peers.teams_shapes import Shape
 
 
 async def talking(h: House) -> tuple[CenterCall, TeamsCall]:
@@ -159,6 +161,79 @@ async def test_hold_by_refer_in_a_conference_that_is_refused_or_left(
         await stage.hear({"agent": {"fourth"}})
         await agent.bye()
         await music.expect_end()
+
+
+ELSEWHERE = "+4989555000"
+FOREIGN = Shape(from_user=CUSTOMER)
+ONLY_OWN = f"caller = '{re.escape(EXPERT)}'"
+
+
+async def test_a_transfer_to_a_number_comes_back_although_the_caller_is_no_number_of_the_tenant(
+    house: OpenHouse,
+) -> None:
+    """Facts 6.3, 8: a second call, From the original caller. Without ForwardCallHistory nothing vouches for
+    it but the call that is being transferred (issue 3.3); before and after that it is toll fraud (T22).
+    """
+    async with house(teams_extra=ONLY_OWN) as h:
+        early = await h.teams.invite(ELSEWHERE, shape=FOREIGN)
+        assert (await early.outcome()).code == 403
+        agent, expert = await talking(h)
+        stranger = await h.teams.invite(ELSEWHERE, shape=Shape(from_user="+33140000000"))
+        assert (await stranger.outcome()).code == 403, "nobody's number in this call"
+        referral = await expert.refer("number", number=ELSEWHERE)
+        proxy = await h.teams.expect_invite(tone=900.0)
+        proxy.ring()
+        again = await h.teams.invite(ELSEWHERE, shape=FOREIGN)
+        outside = await h.center.expect_call()
+        await outside.answer()
+        await again.answered()
+        await proxy.answer()
+        assert await referral.finished() == "SIP/2.0 200 OK"
+        await expert.hang_up()
+        await asyncio.gather(agent.rtp.hears(900), proxy.rtp.hears(440))
+        await agent.bye()
+        await proxy.expect_end()
+        await again.hang_up()
+        await outside.expect_end()
+        await h.quiet()
+        late = await h.teams.invite(ELSEWHERE, shape=FOREIGN)
+        assert (await late.outcome()).code == 403
+        assert h.gateway.trunks["teams"].refused["caller"] >= 3
+
+
+async def test_a_forwarded_call_comes_back_while_the_first_one_still_rings(house: OpenHouse) -> None:
+    async with house(teams_extra=ONLY_OWN) as h:
+        agent = await h.center.call(EXPERT)
+        expert = await h.teams.expect_invite()
+        expert.ring()
+        await agent.ringing()
+        forwarded = await h.teams.invite(ELSEWHERE, shape=FOREIGN)
+        outside = await h.center.expect_call()
+        await outside.answer()
+        await forwarded.answered()
+        await expert.answer()
+        await agent.answered()
+        await agent.bye()
+        await expert.expect_end()
+        await forwarded.hang_up()
+        await outside.expect_end()
+
+
+async def test_a_held_call_is_retrieved_by_replaces_whatever_number_it_shows(house: OpenHouse) -> None:
+    """It joins no new party: the dialog that it names vouches for it. A wrong one is 481, never a call."""
+    async with house(teams_extra=ONLY_OWN) as h:
+        agent, expert = await talking(h)
+        anew = await h.teams.replaces(expert, tone=900.0, shape=Shape(from_user="", display=""))
+        await anew.answered()
+        await expert.expect_end()
+        await asyncio.gather(agent.rtp.hears(900), anew.rtp.hears(440))
+        await agent.bye()
+        await anew.expect_end()
+        await h.quiet()
+        forged = ("REPLACES", "nobody@example.test;to-tag=1;from-tag=2")
+        wrong = await h.teams.invite(ELSEWHERE, shape=FOREIGN, headers=[forged])
+        assert (await wrong.outcome()).code == 481
+        await h.center.expect_no_call(0.2)
 
 
 async def test_t22_a_refer_to_a_foreign_host_is_refused(house: OpenHouse) -> None:

@@ -246,6 +246,15 @@ def test_a_transferred_call_is_authorised_by_its_trunk(header: tuple[str, str]) 
     assert isinstance(trunk.recognise(foreign, microsoft_flow()), Recognition)
 
 
+def test_t22_a_foreign_number_is_welcome_while_it_is_in_a_call_of_that_tenant() -> None:
+    trunk = direct_routing(caller=CALLERS)
+    foreign = from_caller(f"<sip:+15551234@{PROXY}>")
+    trunk.takes_part = lambda tenant, number: (tenant, number) == (FQDN, "+15551234")
+    assert isinstance(trunk.recognise(foreign, microsoft_flow()), Recognition)
+    for other in (f"<sip:+15551235@{PROXY}>", f"<sip:{PROXY}>"):
+        assert refused(trunk.recognise(from_caller(other), microsoft_flow())) == 403
+
+
 def test_a_caller_without_user_part_is_welcome_where_no_pattern_is_set() -> None:
     request = from_caller(f'"Ann" <sip:{PROXY}:5061>')
     trunk = direct_routing()
