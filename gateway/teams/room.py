@@ -211,14 +211,31 @@ class TeamsRoom:
             await self._watch_all()
 
     async def _watch_all(self) -> None:
-        """Some at a time, so that a thousand do not take minutes; what came while we were away is read."""
-        waiting = list(self.users.enabled)
+        """Presences first, which are read once more then: what changed before each was watched is unknown.
+
+        Messages that came while we were away are read as well.
+        """
+        connection = self.connection
+        if await self._for_all(self._watch_presence) and connection is not None:
+            await connection.sync.resync()
+        await self._for_all(lambda login: self._watch_chats(login, away=True))
+
+    async def _for_all(self, watch: Callable[[str], Coroutine[Any, Any, bool]]) -> bool:
+        """Some at a time, so that a thousand do not take minutes. Whether one is new."""
+        waiting, new = list(self.users.enabled), False
 
         async def one_after_the_other() -> None:
+            nonlocal new
             while waiting:
-                await self._watch(waiting.pop(0), away=True)
+                login, found = waiting.pop(0), True
+                try:
+                    found = await watch(login)
+                except TeamsError as error:
+                    log.warning("event=watch_failed login=%s cause=%s", login, error)
+                new = new or found
 
         await asyncio.gather(*(one_after_the_other() for _ in range(_AT_ONCE)))
+        return new
 
     async def _make(self, account: Account) -> Connection:
         cloud, clock, store = self.settings.cloud, self._clock, self._store
@@ -407,16 +424,30 @@ class TeamsRoom:
         await connection.chats.shared.forgive(login)
         await connection.subscriptions.again(login)
 
-    async def _watch(self, login: str, *, away: bool = False) -> None:
+    async def _watch(self, login: str) -> None:
+        connection = self.connection
+        if await self._watch_presence(login) and connection is not None:
+            await connection.sync.resync_one(login)
+        await self._watch_chats(login, away=False)
+
+    async def _watch_presence(self, login: str) -> bool:
+        """Whether the subscription is a new one."""
         connection, user = self.connection, self.users.enabled.get(login)
         if connection is None or user is None:
-            return
-        await connection.subscriptions.watch(
-            Watch(Kind.PRESENCE, login, f"/communications/presences/{user.oid}")
-        )
-        chats = Watch(Kind.CHATS, login, f"/users/{user.oid}/chats/getAllMessages")
-        if not await connection.subscriptions.watch(chats) and away:
-            await self._gap(chats)
+            return False
+        watch = Watch(Kind.PRESENCE, login, f"/communications/presences/{user.oid}")
+        return not await connection.subscriptions.watch(watch)
+
+    async def _watch_chats(self, login: str, *, away: bool) -> bool:
+        """away: messages may have come before, read them where the subscription is a new one."""
+        connection, user = self.connection, self.users.enabled.get(login)
+        if connection is None or user is None:
+            return False
+        watch = Watch(Kind.CHATS, login, f"/users/{user.oid}/chats/getAllMessages")
+        new = not await connection.subscriptions.watch(watch)
+        if new and away:
+            await self._gap(watch)
+        return new
 
     # -- what the pages are told --
 

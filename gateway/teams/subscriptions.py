@@ -270,9 +270,9 @@ class Subscriptions:
             return
         self._known[watch.key] = self._by_id[found.id] = found
         self.faults.pop(watch.key, None)
-        await self._store.put(Shelf.SUBSCRIPTION, found.id, found.document())
         left = (found.expires - self._clock.wall()).total_seconds()
         self._later(watch, max(left * _RENEW_AFTER * random.uniform(0.9, 1.0), 1.0))
+        await self._store.put(Shelf.SUBSCRIPTION, found.id, found.document())
 
     async def _delete(self, key: str) -> None:
         found = self._known.get(key)

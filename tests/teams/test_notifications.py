@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -262,6 +263,46 @@ async def test_a_permission_that_comes_back_is_found(stage: RoomStage) -> None:
 
 def presence_of(stage: RoomStage) -> str:
     return next(key for key, one in stage.sim.subscriptions.all.items() if "presences" in one.resource)
+
+
+async def test_a_call_begun_while_the_subscriptions_were_made_again_is_seen(stage: RoomStage) -> None:
+    """Presences were read once, before; with a thousand agents the subscriptions take minutes."""
+    await stage.room.stop()
+    stage.clock.advance(7200)
+    held = asyncio.Event()
+    subscribe = stage.sim.subscriptions.create
+
+    async def later(body: Any, grant: Any) -> Any:
+        await held.wait()
+        return await subscribe(body, grant)
+
+    stage.sim.subscriptions.create = later  # type: ignore[method-assign]
+    read = stage.sim.count("POST", "getPresencesByUserId")
+    opening = asyncio.create_task(stage.open())
+    await until(lambda: stage.sim.count("POST", "getPresencesByUserId") > read)
+    await until(lambda: stage.room.connected.sync.size == 1 and stage.room.connected.sync.idle)
+    await asyncio.sleep(0.05)
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+    held.set()
+    await opening
+    await stage.quiet()
+    assert state(stage) == "not_ready"
+
+
+async def test_a_call_begun_while_teams_is_being_enabled_is_seen(
+    sim: GraphSim, clock: FakeClock, tmp_path: Path
+) -> None:
+    sim.presence.client(ANN, "Available", "Available")
+    subscribe = sim.subscriptions.create
+
+    async def first_a_call(body: Any, grant: Any) -> Any:
+        sim.presence.client(ANN, "Busy", "InACall")
+        return await subscribe(body, grant)
+
+    sim.subscriptions.create = first_a_call  # type: ignore[method-assign]
+    async with RoomStage(sim, clock, tmp_path, good_account()) as stage:
+        await stage.enable()
+        assert state(stage) == "not_ready"
 
 
 async def test_reauthorization_is_answered(stage: RoomStage) -> None:
