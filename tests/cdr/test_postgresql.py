@@ -23,7 +23,7 @@ from tests.cdr.postgres import PostgresServer
 from tests.cdr.sinks import MemorySink, until
 from tests.cdr.test_recorder import Gateway
 from tests.support import ports
-from tests.unit.test_sinks import agents_found, old_rows
+from tests.unit.test_sinks import VIEW, VIEWED, agents_found, later_parties, old_rows
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,26 @@ def test_an_older_database_learns_which_agents_had_a_leg(server: PostgresServer)
     old_rows(engine)
     tables.migrate(engine)
     assert agents_found(engine) == [("a", "ann"), ("b", "ann"), ("b", "eve"), ("c", "ann")]
+    engine.dispose()
+
+
+async def test_the_view_sees_who_was_added_or_merged_later(server: PostgresServer) -> None:
+    house = tables.make(server.url())
+    with house.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE viewed"))
+    house.dispose()
+    engine = tables.make(server.url("viewed"))
+    tables.migrate(engine, version="0002")
+    with engine.begin() as connection:
+        connection.execute(text("GRANT SELECT ON call_detail_report TO pg_monitor"))
+    sink = SqlSink(server.url("viewed"))
+    await sink.open()
+    await sink.write(later_parties())
+    await sink.close()
+    with engine.connect() as connection:
+        assert {row[0]: (row[1], row[2]) for row in connection.execute(text(VIEW))} == VIEWED
+        granted = "SELECT has_table_privilege('pg_monitor', 'call_detail_report', 'SELECT')"
+        assert connection.execute(text(granted)).scalar_one(), "who may read it before, may afterwards"
     engine.dispose()
 
 

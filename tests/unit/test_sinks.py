@@ -21,7 +21,8 @@ from gateway.cdr.call_detail import CallDetail, call_detail
 from gateway.cdr.columns import COLUMNS
 from gateway.cdr.sinks import JsonLinesSink, SinkRejected, SinkUnavailable
 from gateway.cdr.sinks_sql import SqlSink
-from tests.cdr.events import simple_call
+from gateway.model import PartyType, Role
+from tests.cdr.events import HUNG_UP, History, simple_call
 
 
 def make_row(call: str = "c" * 32, **changes: Any) -> CallDetail:
@@ -116,6 +117,51 @@ async def test_the_view_for_grafana(tmp_path: Path) -> None:
         "with_teams",
         "agent",
     }
+
+
+def conference() -> CallDetail:
+    """A customer and an agent, who adds a Teams user."""
+    history = History("added").started()
+    history.leg("a", Role.CALLER, PartyType.EXTERNAL, "+15550100")
+    history.leg("b", Role.CALLEE, PartyType.AGENT, "601", login="ann").dialled("b")
+    history.wait(3000).answered("b", "a").joined("a", "b").wait(5000)
+    history.leg("c", Role.PARTICIPANT, PartyType.TEAMS_EXPERT, "+15550199", "teams").dialled("c")
+    history.wait(2000).answered("c").joined("c").wait(9000)
+    (row,) = call_detail(history.ended(HUNG_UP, "a", "b", "c").events)
+    return row
+
+
+def later_parties() -> list[CallDetail]:
+    """Whoever came later is in the legs alone."""
+    plain = {"caller_party_type": "external", "callee_party_type": "agent"}
+    nobody = {"caller_login_id": "", "callee_login_id": ""}
+    agents = {"legs": [{"party": "agent", "login": login} for login in ("", "eve", "ann")]}
+    return [
+        conference(),
+        make_row("called", **plain | {"callee_party_type": "teams_expert"}, detail={}),
+        make_row("without", **plain, detail=agents),
+        make_row("unknown", **plain, detail={}),
+        make_row("agent added", **plain, **nobody, detail=agents),
+        make_row("no agent", **plain, **nobody, detail={"legs": []}),
+    ]
+
+
+VIEW = "SELECT id, with_teams, agent FROM call_detail_report"
+VIEWED = {
+    "added": (1, "ann"),
+    "called": (1, "ann"),
+    "without": (0, "ann"),
+    "unknown": (0, "ann"),
+    "agent added": (0, "eve"),
+    "no agent": (0, ""),
+}
+
+
+async def test_the_view_sees_who_was_added_or_merged_later(tmp_path: Path) -> None:
+    path = tmp_path / "tandem.db"
+    await written(SqlSink(f"sqlite:///{path}"), later_parties())
+    found = {row["id"]: (row["with_teams"], row["agent"]) for row in stored(path, VIEW)}
+    assert found == VIEWED
 
 
 async def test_migrations_end_at_the_table_of_columns(tmp_path: Path) -> None:
