@@ -84,6 +84,7 @@ class Call(CallTask):
     primary:     the held call that this one is a consultation of
     passing:     legs handed to another call that has not yet written down that it has them
     borrowed:    legs that go back to the call that lent them when this one ends
+    replacing:   legs that have been answered to take the place of another, and that one
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Call(CallTask):
         self.supervisors: dict[LegId, Supervision] = {}
         self.lent: dict[LegId, Loan] = {}
         self.borrowed: set[LegId] = set()
+        self.replacing: dict[LegId, LegId] = {}
         self.passing: dict[LegId, Leg] = {}
         self.answered_at: dict[LegId, int] = {}
         self.held_at: dict[LegId, int] = {}

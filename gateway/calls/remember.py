@@ -20,7 +20,7 @@ from gateway.calls.page_leg import BROWSER, PageTrunk, resume_page
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.snapshots import SnapshotStore
 from gateway.cdr.call_state import CallState as Told
-from gateway.model import CallId, LegId, PartyType, Role
+from gateway.model import CallId, LegId, PartyType, Role, Termination
 from gateway.phone.session import PageSession
 from gateway.sip import orphans
 from gateway.sip.profile import Profile
@@ -59,6 +59,7 @@ def capture(call: Call) -> dict[str, Any]:
         "lent": {leg: [loan.to.id, loan.role, _leg(loan.leg)] for leg, loan in call.lent.items()},
         "passing": [_leg(leg) for leg in call.passing.values() if leg.state is not LegState.ENDED],
         "borrowed": sorted(call.borrowed),
+        "replacing": dict(call.replacing),
         "answered_at": dict(call.answered_at),
         "music": call.music,
         "room": room.snapshot() if room is not None else None,
@@ -130,6 +131,8 @@ class Remembered:
     referred: legs that wait for the end of their REFER
     doubtful: legs that the journal has on hold and the record has not, or the other way round: ask them
     links:   the record; `link` resolves what it says of other calls once all are there
+    replaced: legs of a consultation whose parties have taken their place here, by their id
+    over:    how it ends if it cannot go on; None: as what was cut off
     """
 
     call: Call
@@ -140,6 +143,8 @@ class Remembered:
     referred: set[LegId] = field(default_factory=set)
     doubtful: set[LegId] = field(default_factory=set)
     links: Mapping[str, Any] = field(default_factory=dict)
+    replaced: dict[LegId, Leg] = field(default_factory=dict)
+    over: Termination | None = None
 
 
 def readable(record: Mapping[str, Any]) -> bool:
@@ -219,6 +224,7 @@ def rebuild(context: CallContext, call: Call, record: Mapping[str, Any], told: T
     call.away = {LegId(leg) for leg in record["away"] if leg in here}
     call.muted = {LegId(leg) for leg in record["muted"] if leg in here}
     call.borrowed = {LegId(leg) for leg in record["borrowed"] if leg in here}
+    call.replacing = {LegId(new): LegId(old) for new, old in record.get("replacing", {}).items()}
     call.answered_at = {LegId(leg): int(at) for leg, at in record["answered_at"].items() if leg in here}
     call.held_at = {LegId(leg): int(at) for leg, at in record["held_at"].items() if leg in here}
     call.supervisors = {
@@ -309,6 +315,8 @@ def link(found: Remembered, calls: Mapping[CallId, Call]) -> Call | None:
         leg = other.legs.get(leg_id) if other is not None else None
         if other is not None and leg is not None and leg.state is LegState.UP:
             call.lent[leg.id] = Loan(leg, other, Role(role))
+            # one that was on its way back from there is so no longer
+            other.borrowed.add(leg.id)
             continue
         for group in (call.joined, call.away, call.muted):
             group.discard(leg_id)

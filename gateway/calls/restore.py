@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gateway.calls.call import Call, CallState
+from gateway.calls.consultation import TRANSFERRED
 from gateway.calls.context import CallContext
-from gateway.calls.cut_off import mend
+from gateway.calls.cut_off import mend, settle_loans
 from gateway.calls.holding import set_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.registry import CallRegistry
@@ -123,6 +124,9 @@ class Restorer:
         for call_id, found in self._found.items():
             primary = link(found, calls)
             found.call.resume(primary, self._seconds_left(found.call, self._told[call_id]))
+        for call_id, found in self._found.items():
+            for consultation in settle_loans(found, self._told[call_id]):
+                self._found[consultation].over = TRANSFERRED
         for found in self._found.values():
             found.call.start(functools.partial(self._pick_up, found))
         if self._told:
@@ -171,7 +175,7 @@ class Restorer:
         """The first work of a restored call's task."""
         call = found.call
         # before anything is written: what the journal says is from now on also what we write
-        over = self._departure(call) or _cut(answered=call.state is not CallState.SETUP)
+        over = found.over or self._departure(call) or _cut(answered=call.state is not CallState.SETUP)
         if call.state is CallState.SETUP:
             await call.end(over)
             return

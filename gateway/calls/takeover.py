@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tandem.calls")
 
+REPLACED = Termination(Result.COMPLETED, "replaced", 200, 16, ReleasedBy.SYSTEM)
+
 
 class Takeover:
     """Work for the call's task: let the leg of `session` replace `old`."""
@@ -55,6 +57,14 @@ class Takeover:
             self._session.reject(491)
             return
         call.add_leg(leg)
+        call.replacing[leg.id] = old.id
+        try:
+            await self._replace()
+        finally:
+            call.replacing.pop(leg.id, None)
+
+    async def _replace(self) -> None:
+        call, leg = self._call, self.leg
         try:
             await leg.take_call()
             await self._answer()
@@ -85,7 +95,7 @@ class Takeover:
         if ringing is not None:
             dialling, purpose = ringing
             dialling.stop()
-            await self._note()
+            await note_replaced(call, old, leg)
             await purpose.answered(call, leg)
         else:
             await call.step_down(old)
@@ -97,19 +107,20 @@ class Takeover:
                 await call.drop(leg, failure(error))
                 await call.take_back(old)
                 return
-            await self._note()
-        await call.drop(old, Termination(Result.COMPLETED, "replaced", 200, 16, ReleasedBy.SYSTEM))
+            await note_replaced(call, old, leg)
+        await call.drop(old, REPLACED)
 
-    async def _note(self) -> None:
-        call, leg = self._call, self.leg
-        await call.record(
-            LegTransferred(
-                call=call.id,
-                at=call.now(),
-                leg=self._old.id,
-                mode="replaces",
-                target=leg.number,
-                outcome="completed",
-                new_leg=leg.id,
-            )
+
+async def note_replaced(call: Call, old: Leg, new: Leg) -> None:
+    """Into the journal: `new` has the place of `old`."""
+    await call.record(
+        LegTransferred(
+            call=call.id,
+            at=call.now(),
+            leg=old.id,
+            mode="replaces",
+            target=new.number,
+            outcome="completed",
+            new_leg=new.id,
         )
+    )
