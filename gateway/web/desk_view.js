@@ -4,7 +4,7 @@ import { commands } from "./api.js";
 import { answerCommands, answerHint, callCard, since } from "./call_card.js";
 import { h } from "./dom.js";
 import { draft, sentDraft } from "./drafts.js";
-import { isIncoming, legOf, whoIs } from "./model.js";
+import { isIncoming, legOf, otherOf, whoIs } from "./model.js";
 import { phoneView, soundTrouble } from "./phone_view.js";
 import { teamsView } from "./teams_view.js";
 import { webChatCards } from "./teams_web_chats_view.js";
@@ -84,16 +84,13 @@ function history(desk) {
             h(
               "li",
               { class: "card row", "data-key": row.id },
-              h("div", { class: "head" }, h("span", {}, h("strong", {}, other(row, desk.login) || t("withheld")), h("span", { class: "kind" }, t(row.type))), callAgain(desk, other(row, desk.login))),
+              h("div", { class: "head" }, h("span", {}, h("strong", {}, otherOf(row, desk.login) || t("withheld")), h("span", { class: "kind" }, t(row.type))), callAgain(desk, otherOf(row, desk.login))),
               h("div", { class: "detail" }, h("span", {}, moment(row.start_time)), h("span", {}, t(row.disposition)), h("span", {}, `${t("talk")} ${span(row.talk_time)}`), row.hold_time > 0 && h("span", {}, `${t("held_for")} ${span(row.hold_time)}`)),
             ),
           ),
         ),
   );
 }
-
-/** The other side's number, "" when withheld. */
-const other = (row, login) => (row.caller_login_id === login ? row.connected_to_phone || row.original_destination_phone : row.from_phone) ?? "";
 
 function callAgain(desk, number) {
   if (!desk.picture?.agent || !/^[+\d]/.test(number)) return null;

@@ -5,6 +5,7 @@ import { now } from "./clock.js";
 import { deskView, incomingPop } from "./desk_view.js";
 import { h, morph } from "./dom.js";
 import { forgetDrafts } from "./drafts.js";
+import { Missed } from "./missed.js";
 import { changes, isIncoming, legOf, reasonText } from "./model.js";
 import { Phone } from "./phone.js";
 import { signInView } from "./sign_in_view.js";
@@ -21,7 +22,6 @@ const KEPT = "tandem.last_picture";
 const HISTORY_ROWS = 20;
 const AGAIN = 1500;
 const HISTORY_EVERY = 30000;
-const NOTHING_MISSED = 6000;
 
 const desk = {
   me: null,
@@ -31,7 +31,7 @@ const desk = {
   everybody: null,
   history: [],
   connected: false,
-  lostAt: null,
+  lost: false,
   missed: null,
   notice: "",
   view: "desk",
@@ -94,7 +94,7 @@ function head() {
     "header",
     { class: "top", "data-key": "top" },
     h("h1", {}, h("span", { class: "brand" }, t("product")), " ", h("span", { class: "wide" }, t("desktop"))),
-    h("span", { class: `link ${desk.connected ? "up" : "down"}`, role: "status" }, desk.connected ? t("connected") : t(desk.lostAt ? "lost" : "connecting")),
+    h("span", { class: `link ${desk.connected ? "up" : "down"}`, role: "status" }, desk.connected ? t("connected") : t(desk.lost ? "lost" : "connecting")),
     tabs.length > 1 && h("nav", { "aria-label": t("views") }, tabs.map(([, name, text]) => tab(name, t(text)))),
     statePicker(desk),
     !desk.me.agent && h("span", { class: "me" }, desk.me.name || desk.me.login),
@@ -108,7 +108,7 @@ function body() {
     { "data-key": "main", tabindex: "-1" },
     incomingPop(desk),
     desk.notice && h("div", { class: "notice", role: "alert", "data-key": "notice" }, h("span", {}, desk.notice), h("button", { type: "button", class: "small", onclick: () => say("") }, t("dismiss"))),
-    missedPanel(),
+    desk.missed?.view(),
     secretWarning(desk),
     teamsPops(desk),
     view(),
@@ -120,23 +120,6 @@ function view() {
   if (desk.view === "profile") return profileView(desk);
   if (desk.view === "administration") return accountView(desk);
   return desk.picture && deskView(desk);
-}
-
-function missedPanel() {
-  if (!desk.missed) return null;
-  const { seconds, said } = desk.missed;
-  return h(
-    "section",
-    { class: "missed", role: "status", "data-key": "missed" },
-    h("strong", {}, t("missed_title", { time: span(seconds) })),
-    said.length ? h("ul", {}, said.map((text) => h("li", {}, text))) : h("p", {}, t("missed_nothing")),
-    h("button", { type: "button", class: "small", onclick: dismissMissed }, t("dismiss")),
-  );
-}
-
-function dismissMissed() {
-  desk.missed = null;
-  redraw();
 }
 
 /** Timers run in the page; what they count from is the gateway's. */
@@ -233,6 +216,7 @@ async function enter() {
   desk.login = desk.me.login;
   desk.notice = "";
   desk.view = desk.me.agent || desk.me.role === "agent" ? "desk" : "supervisor";
+  desk.missed = new Missed(desk, { read: readHistory, announce });
   restoreKept();
   const teams = (desk.teams = new Teams(desk.login, { redraw, announce, show, visible: () => desk.view === "desk" }));
   desk.streams = [new Stream(() => teams.path("/api/v1/me/events"), { picture: (told) => teams.take(told) || mine(told), connected: linked })];
@@ -264,7 +248,8 @@ function leave(notice) {
   desk.phone?.end();
   desk.teams?.close();
   desk.teamsAccount?.close();
-  Object.assign(desk, { teams: null, teamsAccount: null, me: null, login: "", picture: null, everybody: null, history: [], streams: [], phone: null, connected: false, lostAt: null, missed: null });
+  desk.missed?.close();
+  Object.assign(desk, { teams: null, teamsAccount: null, me: null, login: "", picture: null, everybody: null, history: [], streams: [], phone: null, connected: false, lost: false, missed: null });
   desk.panels.clear();
   forgetDrafts();
   sessionStorage.removeItem(KEPT);
@@ -278,8 +263,9 @@ onSignedOut(() => desk.me && leave(t("session_over")));
 function linked(connected) {
   if (connected === desk.connected) return;
   desk.connected = connected;
-  if (!connected) desk.lostAt ??= now();
-  else if (desk.lostAt !== null) desk.phone?.refresh();
+  if (!connected) desk.missed.begin(now());
+  else if (desk.lost) desk.phone?.refresh();
+  desk.lost = !connected;
   redraw();
   if (!connected) void stillSignedIn();
 }
@@ -297,13 +283,9 @@ function mine(picture) {
   const before = desk.picture;
   desk.picture = picture;
   const said = before ? changes(before, picture, desk.login) : [];
-  if (desk.lostAt !== null) {
-    const missed = (desk.missed = { seconds: (now() - desk.lostAt) / 1000, said });
-    desk.lostAt = null;
-    if (!said.length) setTimeout(() => desk.missed === missed && dismissMissed(), NOTHING_MISSED);
-  }
+  desk.missed.take(picture, said);
   announce(said);
-  sessionStorage.setItem(KEPT, JSON.stringify({ login: desk.login, at: now(), picture }));
+  keepPicture();
   if (before?.calls.some((call) => !picture.calls.some((one) => one.id === call.id))) {
     void readHistory();
     setTimeout(readHistory, AGAIN);
@@ -321,6 +303,11 @@ function restoreKept() {
   const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
   if (kept?.login !== desk.login) return;
   desk.picture = kept.picture;
+  desk.missed.restore(kept);
+}
+
+function keepPicture() {
+  if (desk.picture) sessionStorage.setItem(KEPT, JSON.stringify({ login: desk.login, picture: desk.picture, ...desk.missed.kept() }));
 }
 
 async function readHistory() {
@@ -328,6 +315,7 @@ async function readHistory() {
   try {
     const page = await ask("GET", `/api/v1/call-detail?agent=${encodeURIComponent(desk.login)}&limit=${HISTORY_ROWS}`);
     desk.history = page.rows;
+    desk.missed?.know(page.rows);
   } catch (error) {
     if (error.status !== 0 && error.status !== 401) desk.notice = explain(error);
   }
@@ -342,6 +330,7 @@ if (refused) {
   history.replaceState(null, "", location.pathname);
 }
 watchPicker(desk);
+addEventListener("pagehide", () => desk.me && keepPicture());
 setInterval(tick, 1000);
 setInterval(readHistory, HISTORY_EVERY);
 void enter();

@@ -73,6 +73,9 @@ function legChanges(before, after, login) {
   return said;
 }
 
+/** The other side's number in a row of call detail, "" when withheld. */
+export const otherOf = (row, login) => (row.caller_login_id === login ? row.connected_to_phone || row.original_destination_phone : row.from_phone) ?? "";
+
 /** Why the gateway refused, in the page's language where the page knows the reason. */
 export const reasonText = (error) => t(`reason_${error.reason}`, {}, error.message);
 

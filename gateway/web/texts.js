@@ -141,6 +141,7 @@ const en = {
   said_incoming: "A call from {who} came in",
   said_began: "A call with {who} began",
   said_ended: "The call with {who} ended",
+  said_missed: "A call with {who} came and went: {how}",
   said_answered: "{who} answered",
   said_joined: "{who} joined",
   said_left: "{who} left",

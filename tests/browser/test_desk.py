@@ -27,7 +27,7 @@ from tests.support.waiting import until
 
 ONE_PAGE = ["/api/v1/me/events", "/api/v1/phone"]
 SECOND = "+15551230009"
-OTHER = "+493055502"
+OTHER, GIVES_UP, LATER = "+493055502", "+493055503", "+493055504"
 PAIR = everybody("agent", "customer")
 ALL = everybody("agent", "customer", "expert")
 
@@ -273,16 +273,42 @@ async def test_after_a_cut_of_the_network_the_page_says_what_it_missed(site: Sit
     other = await site.carrier.call(ANNA, caller=OTHER)
     ringing = await site.phones.expect_call()
     ringing.ring()
+    await comes_and_goes(site, GIVES_UP)
     site.relay.mend()
     missed = page.locator(".missed")
     await expect(missed).to_contain_text("While you were disconnected", timeout=15_000)
     await expect(missed).to_contain_text(f"The call with {CUSTOMER} ended")
     await expect(missed).to_contain_text(f"A call from {OTHER} came in")
+    await expect(missed).to_contain_text(f"A call with {GIVES_UP} came and went: abandoned")
+    await expect(missed.get_by_role("listitem").filter(has_text=CUSTOMER)).to_have_count(1)
     await expect(page.get_by_text("Connected", exact=True)).to_be_visible()
     await press(page, "Decline")
     await ringing.expect_end()
     assert (await other.outcome()).code >= 400
     await expect(page.get_by_text(NO_CALL)).to_be_visible()
+    history = page.get_by_role("region", name="History")
+    await expect(history.get_by_text(OTHER)).to_be_visible()
+
+    # Loaded anew, the page knows what the one before it has shown.
+    await page.goto("about:blank")
+    await comes_and_goes(site, LATER)
+    await page.goto(site.relay.base)
+    await expect(missed).to_contain_text(f"A call with {LATER} came and went: abandoned")
+    await expect(missed.get_by_role("listitem")).to_have_count(1)
+    await press(page, "Dismiss")
+    await page.reload()
+    await expect(history.get_by_text(LATER)).to_be_visible()
+    await expect(page.get_by_text("Connected", exact=True)).to_be_visible()
+    await expect(missed).to_have_count(0)
+
+
+async def comes_and_goes(site: Site, caller: str) -> None:
+    """A customer who gives up while the agent's telephone rings."""
+    customer = await site.carrier.call(ANNA, caller=caller)
+    telephone = await site.phones.expect_call()
+    telephone.ring()
+    await customer.cancel()
+    await telephone.expect_end()
 
 
 async def test_a_click_to_dial_rings_the_agents_telephone_first_and_a_reload_keeps_the_page(
