@@ -480,6 +480,7 @@ TO_DESK: tuple[Rule, ...] = (
         A.STAY,
         change=lambda s: {"leaving": False},
     ),
+    _rule("not_known_now", _SEEN, lambda s: s.pair is None),  # N12: Graph was silent, which ends no call
     _rule(
         "perhaps_over",  # N6
         _SEEN,
@@ -488,16 +489,12 @@ TO_DESK: tuple[Rule, ...] = (
         change=lambda s: {"leaving": True},
     ),
     _rule(
-        "call_over",  # N12: agents give the state back only if it is still ours
-        E.LEAVE_DUE,
-        lambda s: s.memory.leaving and s.memory.grip is Grip.HELD,
-        A.DESK_FREE,
-        change=lambda s: {"in_call": False, "leaving": False, "grip": Grip.NONE},
-    ),
-    _rule(
-        "call_over_unnoticed",
+        # N12: agents give the state back only if it is still ours; a change by hand that was under way when
+        # we made them Not Ready has ended our grip and not that state
+        "call_over",
         E.LEAVE_DUE,
         lambda s: s.memory.leaving,
+        A.DESK_FREE,
         change=lambda s: {"in_call": False, "leaving": False, "grip": Grip.NONE},
     ),
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from gateway.clock import Clock, TimerHandle
 from gateway.errors import TandemError
-from gateway.teams.errors import GraphError, GraphUnavailable, StoreFault, TeamsError
+from gateway.teams.errors import GraphError, GraphUnavailable, StoreFault, TeamsError, Throttled
 from gateway.teams.presence_desk import Desks
 from gateway.teams.presence_graph import Presences, Shown
 from gateway.teams.presence_rules import Act, Decision, Desk, Event, Memory, Options, Ours, Situation, decide
@@ -21,7 +21,7 @@ from gateway.teams.store import Shelf, Store
 
 log = logging.getLogger("tandem.teams")
 
-_RETRY = 30.0
+_RETRY, _RETRY_MOST = 30.0, 600.0
 _RELEASE_LIMIT = 7.0
 
 
@@ -58,13 +58,17 @@ class BusySync:
         self._by_oid: dict[str, _Agent] = {}
         self._unsubscribe: Callable[[], None] = lambda: None
         self._stopping = False
+        self._unread: set[str] = set()
+        self._again: TimerHandle | None = None
+        self._again_after = _RETRY
+        self._reading: asyncio.Task[None] | None = None
         self.fault = ""
         self.counts: dict[str, int] = {}
 
     # -- life --
 
     async def start(self, users: dict[str, str]) -> None:
-        """users: login -> oid. One bulk read restores everybody (N12); without Graph it comes later."""
+        """users: login -> oid. One bulk read restores everybody (N12); who is not in it is read later."""
         self._unsubscribe = self._desks.subscribe(self._changed)
         await self._take(users)
 
@@ -72,6 +76,8 @@ class BusySync:
         """Finish what is under way and take our sessions away, for some seconds; the rest expires (N9)."""
         self._unsubscribe()
         self._stopping = True
+        if self._again is not None:
+            self._again.cancel()
         for agent in self._agents.values():
             for timer in agent.timers.values():
                 timer.cancel()
@@ -80,7 +86,8 @@ class BusySync:
                 await asyncio.gather(*(self._release(agent) for agent in self._agents.values()))
         except TimeoutError:
             log.warning("event=busy_sync_release_cut_off")
-        tasks = [agent.task for agent in self._agents.values() if agent.task is not None]
+        working = [self._reading, *(agent.task for agent in self._agents.values())]
+        tasks = [task for task in working if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -127,9 +134,27 @@ class BusySync:
             found = {}
         for agent in agents:
             if agent.oid in found:
+                self._unread.discard(agent.login)
                 self._post(agent, event, found[agent.oid])
-            elif event is Event.RESUMED:
+                continue
+            if event is Event.RESUMED:
                 self._post(agent, event, None)
+            self._read_again(agent)
+        if not self._unread:
+            self._again_after = _RETRY
+
+    def _read_again(self, agent: _Agent) -> None:
+        """What Teams shows of him is not known: look with the next bulk read, ever more rarely."""
+        self._unread.add(agent.login)
+        if self._again is None and not self._stopping:
+            self._again = self._clock.call_later(self._again_after, self._again_due)
+            self._again_after = min(self._again_after * 2, _RETRY_MOST)
+
+    def _again_due(self) -> None:
+        self._again = None
+        agents = [self._agents[login] for login in sorted(self._unread) if login in self._agents]
+        self._unread.clear()
+        self._reading = asyncio.create_task(self._read_all(agents, Event.READ), name="busy-sync-read-again")
 
     async def _release(self, agent: _Agent) -> None:
         if agent.memory.ours is Ours.NONE:
@@ -156,7 +181,8 @@ class BusySync:
     @property
     def idle(self) -> bool:
         """Nothing is being worked on."""
-        return all(agent.task is None for agent in self._agents.values())
+        reading = self._reading is not None and not self._reading.done()
+        return not reading and all(agent.task is None for agent in self._agents.values())
 
     @property
     def size(self) -> int:
@@ -298,6 +324,10 @@ class BusySync:
             found = await self._presences.read(agent.oid)
         except (TeamsError, ValueError) as error:
             self._failed("read", error)
+            if event is Event.READ:
+                self._read_again(agent)
+            elif event is Event.ASKED and isinstance(error, GraphUnavailable | Throttled):
+                self._read_later(agent, "ask", _RETRY, Event.ASKED)
             return
         self.fault = ""
         await self._step(agent, event, found)

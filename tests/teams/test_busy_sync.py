@@ -406,6 +406,54 @@ async def test_note_12_a_call_in_teams_that_ended_during_a_restart(stage: Stage)
     assert stage.state == READY
 
 
+async def test_note_12_a_restart_while_graph_is_silent_ends_no_call(stage: Stage) -> None:
+    """ "Unknown" counted as "call over": the agent was Ready in the middle of a call in Teams."""
+    await stage.teams("Busy", "InACall")
+    await stage.restart()
+    stage.sim.trouble("getPresencesByUserId", 403, count=-1)
+    await stage.start()
+    await stage.wait(20)
+    assert stage.state == EXTERNAL
+    stage.sim.troubles.clear()
+    stage.lose = True
+    await stage.teams(*AVAILABLE)
+    await stage.wait(700)
+    assert stage.state == READY
+
+
+async def test_a_read_that_failed_is_made_up_for(stage: Stage) -> None:
+    """A notification without a number is only a hint; the read it asks for met Graph's bad minute."""
+    stage.numbered = False
+    stage.sim.trouble(f"/users/{ANN}/presence", 403, count=-1)
+    await stage.teams("Busy", "InACall")
+    assert stage.state == READY
+    stage.sim.troubles.clear()
+    await stage.wait(45)
+    assert stage.state == EXTERNAL
+
+
+async def test_ready_by_hand_while_a_read_makes_not_ready_is_undone_after_the_call(stage: Stage) -> None:
+    """The click was judged after the sync had acted: its grip was gone, and the agent Not Ready for ever."""
+    await stage.desk("log_out")
+    await stage.teams("Busy", "InACall")
+    presences = stage.sync._presences
+    read = presences.read
+
+    async def gated(oid: str) -> Shown:
+        found = await read(oid)
+        stage.desks.ready("ann")
+        return found
+
+    presences.read = gated  # type: ignore[method-assign]
+    stage.desks.not_ready("ann")
+    await stage.settle()
+    presences.read = read  # type: ignore[method-assign]
+    assert stage.state == EXTERNAL
+    await stage.teams(*AVAILABLE)
+    await stage.wait(10)
+    assert stage.state == READY
+
+
 async def test_note_12_what_cannot_be_remembered_is_not_written(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

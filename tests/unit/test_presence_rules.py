@@ -17,6 +17,7 @@ from gateway.teams.presence_rules import (
     Memory,
     Options,
     Ours,
+    Pair,
     Situation,
     decide,
 )
@@ -28,7 +29,7 @@ DESKS = [Desk(state, before=AgentState.READY) for state in AgentState] + [
 steps = st.tuples(
     st.sampled_from(Event),
     st.sampled_from(DESKS),
-    st.sampled_from(PAIRS),
+    st.sampled_from([*PAIRS, None]),
     st.one_of(st.none(), st.integers(0, 5)),
     st.floats(0, 400),
 )
@@ -37,7 +38,7 @@ steps = st.tuples(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(steps, max_size=25), st.sampled_from([IN_A_CALL, MARKER]))
 def test_what_holds_in_every_history(
-    history: list[tuple[Event, Desk, tuple[str, str], int | None, float]], written: tuple[str, str]
+    history: list[tuple[Event, Desk, Pair | None, int | None, float]], written: tuple[str, str]
 ) -> None:
     memory, now, options = Memory(), 1000.0, Options(written=written)
     for event, desk, pair, sequence, passed in history:
@@ -47,7 +48,7 @@ def test_what_holds_in_every_history(
         decision = decide(situation)
         memory = decision.memory
         if Act.WRITE_BUSY in decision.acts and event in (Event.ASKED, Event.RESUMED):
-            assert pair[0] == "Available" or situation.ours_now
+            assert (pair is not None and pair[0] == "Available") or situation.ours_now
         if Act.WRITE_BUSY in decision.acts:
             assert memory.ours is Ours.SET
         if Act.WRITE_AVAILABLE in decision.acts:
@@ -58,7 +59,10 @@ def test_what_holds_in_every_history(
             assert desk.state in (AgentState.READY, AgentState.NOT_READY)
             assert memory.grip is Grip.HELD
         if Act.DESK_FREE in decision.acts:
-            assert before.grip is Grip.HELD
+            assert before.leaving
+            assert event is Event.LEAVE_DUE
+        if situation.pair is None:
+            assert Act.LEAVE_LATER not in decision.acts
         if event is Event.NOTIFIED and written == IN_A_CALL and situation.ours_now:
             assert decision.acts == ()
         if desk.state is AgentState.LOGGED_OUT and event is Event.DESK:
