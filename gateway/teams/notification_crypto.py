@@ -127,7 +127,7 @@ class TokenChecker:
         self._turn = asyncio.Lock()
 
     async def check(self, tokens: list[str]) -> None:
-        """Every one must be good, and there must be one. Forged."""
+        """Every one must be good, and there must be one. Forged, UnknownKey, KeysUnavailable."""
         if not tokens:
             raise Forged("no_validation_token")
         for token in tokens:
@@ -164,7 +164,7 @@ class TokenChecker:
                 self._asked = now
                 await self._fetch()
         if kid not in self._keys:
-            raise jwt.InvalidKeyError("unknown key")
+            raise UnknownKey
         return self._keys[kid]
 
     async def _fetch(self) -> None:
@@ -182,6 +182,12 @@ class TokenChecker:
             log.warning("event=signing_keys_unavailable cause=%s", type(error).__name__)
             raise KeysUnavailable from None
         self._keys = {str(key.key_id): key.key for key in found.keys}
+
+
+class UnknownKey(TeamsError):
+    """Signed with a key that Entra ID has not told of: it may be new, so look again later, for a while."""
+
+    reason = "token_unknown_key"
 
 
 class KeysUnavailable(TeamsError):

@@ -19,7 +19,14 @@ from aiohttp import web
 from gateway.clock import Clock
 from gateway.teams.buckets import pause
 from gateway.teams.errors import StoreFault, TeamsError
-from gateway.teams.notification_crypto import ContentKey, Forged, KeysUnavailable, TokenChecker, decrypt
+from gateway.teams.notification_crypto import (
+    ContentKey,
+    Forged,
+    KeysUnavailable,
+    TokenChecker,
+    UnknownKey,
+    decrypt,
+)
 from gateway.teams.store import Shelf, Store
 from gateway.teams.subscriptions import Subscription, Subscriptions
 
@@ -33,6 +40,8 @@ holds several; the address is open to everybody, so there is one."""
 _MOST_ITEMS = 1000
 _MOST_WAITING = 10_000
 _AGAIN = 30.0
+_UNKNOWN_KEY = 6
+"""How often a notification with an unknown signing key is looked at: keys are asked for once a minute."""
 
 Json = dict[str, Any]
 Change = Callable[[Subscription, str, str, Json], Awaitable[None]]
@@ -128,7 +137,9 @@ class Receiver:
         while True:
             key, document = await self._waiting.get()
             try:
-                while not await self._judge(document):
+                attempt = 1
+                while not await self._judge(document, last=attempt >= _UNKNOWN_KEY):
+                    attempt += 1
                     await pause(self._clock, _AGAIN)
                 await self._store.remove(Shelf.INBOX, key)
             except StoreFault as error:
@@ -138,14 +149,18 @@ class Receiver:
             finally:
                 self._waiting.task_done()
 
-    async def _judge(self, document: Json) -> bool:
-        """False: look again later."""
+    async def _judge(self, document: Json, *, last: bool) -> bool:
+        """False: look again later; `last`: a key that is still unknown will stay so."""
         items = document["value"]
         if document["validationTokens"] or any("encryptedContent" in item for item in items):
             try:
                 await self._checker.check(document["validationTokens"])
             except KeysUnavailable:
                 return False
+            except UnknownKey as error:
+                if last:
+                    self._drop(error.reason)
+                return last
             except Forged as error:
                 self._drop(error.reason)
                 return True

@@ -175,6 +175,48 @@ async def test_a_token_signed_by_somebody_else_is_refused_and_new_keys_are_found
     assert state(stage) == "not_ready"
 
 
+async def test_a_key_that_entra_tells_of_late_is_believed_then(stage: RoomStage) -> None:
+    """The keys had just been asked for, or their list lagged: a traceback, and the call was never seen."""
+    entra, delivery = stage.sim.entra, stage.sim.subscriptions.delivery
+    stage.sim.presence.client(ANN, "Available", "OutOfOffice")
+    await stage.quiet()
+    told = entra.key, entra.key_id
+    entra.rotate_keys()
+    new = entra.key, entra.key_id
+    token = entra.validation_token()
+    delivery.tamper = lambda body: body.update(validationTokens=[token])
+    entra.key, entra.key_id = told
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+    await until(lambda: delivery.statuses[-1:] == [202] and stage.room.connected.receiver.received >= 2)
+    assert state(stage) == "ready"
+    entra.key, entra.key_id = new
+    for _ in range(4):
+        stage.clock.advance(31)
+        await asyncio.sleep(0.05)
+    await until(lambda: state(stage) == "not_ready")
+    assert dropped(stage) == {}
+
+
+async def test_a_key_that_nobody_ever_tells_of_is_given_up(stage: RoomStage) -> None:
+    entra, delivery = stage.sim.entra, stage.sim.subscriptions.delivery
+    other = entra.key_id
+    entra.key_id = "stranger"
+    token = entra.validation_token()
+    entra.key_id = other
+    delivery.tamper = lambda body: body.update(validationTokens=[token])
+    stage.sim.presence.client(ANN, "Busy", "InACall")
+
+    async def given_up() -> None:
+        while not dropped(stage):
+            stage.clock.advance(31)
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(given_up(), 20)
+    assert dropped(stage) == {"token_unknown_key": 1}
+    assert state(stage) == "ready"
+    assert await stage.room._store.all(Shelf.INBOX) == {}
+
+
 async def test_duplicates_are_harmless(stage: RoomStage) -> None:
     stage.sim.subscriptions.delivery.copies = 3
     await call(stage)
