@@ -230,8 +230,6 @@ class CallControl(Checks):
             self._needs_room(call)
             host = self._host(call, by)
             leg, order = self._way(call, number, host, trunk, digits=digits)
-            if not digits and any(other.number == leg.number for other in call.legs.values()):
-                raise ControlError(409, "already_there", f"{leg.number} is in the call, or being called")
             if not host.host:
                 host.host = True
                 await call.records.noted("host", host)
@@ -248,8 +246,6 @@ class CallControl(Checks):
             self._needs_room(call)
             supervised = self._present(call, leg_id)
             leg, order = self._way(call, number, supervised, "")
-            if any(other.number == leg.number for other in call.legs.values()):
-                raise ControlError(409, "already_there", f"{leg.number} is in the call, or being called")
             supervision = call.supervisors[leg.id] = Supervision(mode, supervised.id)
             await call.dial(leg, order, AddedParty(supervision), like=supervised)
             return self._view(call)
@@ -286,7 +282,9 @@ class CallControl(Checks):
             agent = self._present(call, leg_id)
             if self._consultation(call) is not None:
                 raise ControlError(409, "consultation_open", "end, merge or transfer the open one first")
-            target, order = self._way(call, number, agent, trunk, role=Role.CALLEE, digits=digits)
+            target, order = self._way(
+                call, number, agent, trunk, role=Role.CALLEE, digits=digits, instead_of=agent
+            )
             other = self._registry.new_call(call)
             try:
                 await consult(call, other, agent, target, order)
@@ -341,7 +339,9 @@ class CallControl(Checks):
             self._needs_up(call)
             leg = self._present(call, leg_id)
             other = next((call.legs[o] for o in sorted(call.parties) if o != leg.id and o in call.legs), leg)
-            new, order = self._way(call, number, leg, trunk, caller=other.caller, digits=digits)
+            new, order = self._way(
+                call, number, leg, trunk, caller=other.caller, digits=digits, instead_of=leg
+            )
             await transfer(call, leg, new, order)
 
         await self._in(call, run)

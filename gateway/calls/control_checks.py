@@ -10,9 +10,9 @@ from typing import Literal, TypeVar
 
 from gateway.calls.call import Call, CallState
 from gateway.calls.context import CallContext
-from gateway.calls.control_views import may_answer
+from gateway.calls.control_views import may_answer, participants
 from gateway.calls.dialling import Order
-from gateway.calls.digits_after import DigitsAfter, sendable
+from gateway.calls.digits_after import PAUSE, DigitsAfter, sendable
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.outgoing import outgoing
 from gateway.calls.registry import CallRegistry
@@ -148,8 +148,13 @@ class Checks:
         caller: Caller | None = None,
         role: Role = Role.PARTICIPANT,
         digits: str = "",
+        instead_of: Leg | None = None,
     ) -> tuple[Leg, Order]:
-        """digits: sent to the party when it has answered."""
+        """A new leg for `call`, and how to dial it; 409 when its party is there already.
+
+        digits:     sent to the party when it has answered
+        instead_of: whoever it may be, because it does not stay beside him
+        """
         _check_number(number)
         if not sendable(digits):
             raise ControlError(422, "bad_digits", "digits are 0-9, *, #, A-D, and a comma for a pause")
@@ -158,8 +163,17 @@ class Checks:
             leg, order = outgoing(self._context, call, number, by=by, caller=who, trunk=trunk, role=role)
         except SipError as error:
             raise ControlError(422, "no_way", error.text) from error
+        leg.extension = digits.upper().replace(PAUSE, "")
+        there = {one for other in self._connected(call) for one in participants(other)} | {by}
+        if any(_same_party(leg, other) for other in there - {instead_of}):
+            raise ControlError(409, "already_there", f"{leg.number} is in the call, or being called")
         self._after.expect(leg, digits)
         return leg, order
+
+    def _connected(self, call: Call) -> list[Call]:
+        """The call, those held for its sake and those it is held for: a merge makes one of them."""
+        first = _first(call)
+        return [call, *(other for other in self._registry.calls.values() if _first(other) is first)]
 
     async def _in(self, call: Call, run: Callable[[], Awaitable[T]]) -> T:
         """Run it in the call's task; what goes wrong there is said in a ControlError's words.
@@ -177,6 +191,16 @@ class Checks:
             log.warning("command_failed call=%s cause=%s", call.id, error)
             raise ControlError(409, "failed", error.text) from error
         return result
+
+
+def _first(call: Call) -> Call:
+    """The call that was held first of those that `call` is a consultation of, or itself."""
+    return _first(call.primary) if call.primary is not None else call
+
+
+def _same_party(leg: Leg, other: Leg) -> bool:
+    """Behind an attendant's number sit as many as it has extensions."""
+    return (leg.number, leg.extension) == (other.number, other.extension)
 
 
 def _check_number(number: str) -> None:

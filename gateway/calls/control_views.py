@@ -70,7 +70,6 @@ class CallView:
 
 def view_of(call: Call, consultation: Call | None) -> CallView:
     """The picture of a call; `consultation`: the call that is a consultation of it."""
-    legs = [*call.legs.values(), *(loan.leg for loan in call.lent.values())]
     return CallView(
         id=call.id,
         interaction=call.interaction,
@@ -82,8 +81,13 @@ def view_of(call: Call, consultation: Call | None) -> CallView:
         in_room=call.sound.in_room,
         consultation_of=call.primary.id if call.primary is not None else None,
         consultation=consultation.id if consultation is not None else None,
-        legs=tuple(_leg(call, leg) for leg in legs),
+        legs=tuple(_leg(call, leg) for leg in participants(call)),
     )
+
+
+def participants(call: Call) -> list[Leg]:
+    """Every leg of the call, answered or not, and those that are away in a consultation."""
+    return [*call.legs.values(), *(loan.leg for loan in call.lent.values())]
 
 
 def may_answer(leg: Leg) -> bool:

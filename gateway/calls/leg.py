@@ -82,6 +82,7 @@ class Leg:
     early:  its party hears what we patch although it has not answered or been answered yet
     moves:  how often it has gone to another call
     held:   its party has put the call on hold by its description
+    extension: the digits an attendant at `number` is told whom to connect, "" when it is the party itself
     answerable: its ringing telephone says that it can be answered from afar (Allow-Events: talk)
     answering: our description in the 2xx to its INVITE, until the ACK
     refusal: our final response if it is our own judgement of the party's INVITE, not news of another leg
@@ -116,6 +117,7 @@ class Leg:
         self.answerable = False
         self.answering = b""
         self.correlation = ""
+        self.extension = ""
         self.refusal: SipAnswer | None = None
         self.timers: list[TimerHandle] = []
         self._bay = bay

@@ -101,6 +101,7 @@ def _leg(leg: Leg) -> dict[str, Any]:
         "host": leg.host,
         "held": leg.held,
         "correlation": leg.correlation,
+        "extension": leg.extension,
         "moves": leg.moves,
         "referred": session is not None and bool(session.refers),
         "session": session.snapshot(leg.answering or None) if session is not None and talking else None,
@@ -279,6 +280,7 @@ def _rebuild_leg(context: CallContext, found: Remembered, record: Mapping[str, A
     leg.id = LegId(record["id"])
     leg.host, leg.held = bool(record["host"]), bool(record["held"])
     leg.correlation, leg.moves = str(record["correlation"]), int(record.get("moves", 0))
+    leg.extension = str(record.get("extension", ""))
     if record.get("referred"):
         found.referred.add(leg.id)
     if record["anchor"] is not None:

@@ -12,7 +12,7 @@ from gateway.calls.control import CallControl, ControlError
 from gateway.errors import MediaUnavailable
 from media.pool import RoomPool
 from tests.calls.conftest import OpenHouse
-from tests.calls.house import EXPERT, House, until
+from tests.calls.house import CUSTOMER, EXPERT, House, until
 from tests.calls.matrix import (
     AGENT,
     ANN,
@@ -299,6 +299,51 @@ async def test_of_one_who_is_being_called_into_a_conference(house: OpenHouse, ro
         await expert.expect_end()
 
 
+async def test_a_participant_twice_by_whatever_verb(house: OpenHouse, rooms: RoomPool) -> None:
+    """One in the held call could be consulted, and was in it twice after the merge; a transfer to the one
+    who waits rang somebody who was talking already.
+    """
+    async with house(center_extra=AGENT, extra=ANN, rooms=rooms) as h:
+        c = control(h)
+        stage, agent, expert, third = await three(h)
+        await settled(h)
+        view, mine = only_call(h), agent_leg(h)
+        aside = await c.consult(view.id, mine, FOURTH, digits="16,2")
+        fourth = await h.teams.expect_invite(tone=TONES["fourth"])
+        await fourth.answer()
+        stage.add("fourth", fourth)
+        await stage.hear({"agent": {"fourth"}, "fourth": {"agent"}, "expert": {"third", "music"}})
+        await settled(h)
+        other = leg_of(view, "teams_expert").id
+        listen = SupervisorMode.LISTEN
+        for attempt in (
+            c.add(view.id, FOURTH, digits="162"),
+            c.add(view.id, THIRD),
+            c.add(view.id, CUSTOMER),
+            c.add(aside.id, THIRD),
+            c.supervise(aside.id, mine, EXPERT, listen),
+            c.consult(aside.id, mine, THIRD),
+            c.consult(aside.id, mine, FOURTH, digits="1,62"),
+            c.transfer(view.id, other, THIRD, trunk="teams"),
+            c.transfer(view.id, other, FOURTH, trunk="teams", digits="162"),
+            c.place(agent="ann", number=CUSTOMER),
+        ):
+            before, events = c.calls(), list(h.events)
+            with pytest.raises(ControlError) as raised:
+                await attempt
+            assert f"{raised.value.status} {raised.value.reason}" == "409 already_there"
+            assert (c.calls(), h.events) == (before, events)
+        # another one behind the same attendant is another one
+        await c.add(aside.id, FOURTH, digits="163")
+        fifth = await h.teams.expect_invite(tone=0.0)
+        await fifth.decline(486)
+        await until(lambda: len(c.show(aside.id).legs) == 2, "fifth to be gone")
+        await stage.hear({"agent": {"fourth"}, "fourth": {"agent"}, "expert": {"third", "music"}})
+        await c.hang_up(view.id)
+        await c.hang_up(aside.id)
+        await asyncio.gather(*(party.expect_end() for party in (agent, expert, third, fourth)))
+
+
 async def test_without_rooms(house: OpenHouse) -> None:
     async with house(center_extra=AGENT) as h:
         stage, agent, expert = await two(h)
@@ -366,7 +411,9 @@ async def test_while_a_transfer_is_under_way(house: OpenHouse, rooms: RoomPool) 
         )
         other = leg_of(view, "teams_expert").id
         await refused(h, wrong, view.id, mine, other)
-        await refused(h, {"transfer": "409 failed"}, view.id, other, mine)
+        await refused(h, {"transfer": "409 already_there"}, view.id, other, mine)
+        with pytest.raises(ControlError, match="409 failed"):
+            await control(h).transfer(view.id, other, "+15551230005", trunk="teams")
         await fourth.decline(486)
         await control(h).hang_up(view.id)
         await asyncio.gather(*(party.expect_end() for party in (agent, expert, third)))
