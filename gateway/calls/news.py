@@ -60,6 +60,7 @@ class News:
                     over = await call.dialling[leg.id][0].failed(event)
                     await call.dial_over(leg, over)
             case Cancelled(request):
+                leg.correlation = correlation_of(request) or leg.correlation
                 await call.leave(leg, from_cancel(request.headers.getlist("Reason")))
             case Confirmed(sdp):
                 await self._confirmed(leg, sdp)

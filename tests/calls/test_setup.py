@@ -88,6 +88,21 @@ async def test_the_caller_gives_up_while_it_rings(house: OpenHouse) -> None:
         assert row.talk_time == 0
 
 
+async def test_a_call_that_teams_cancels_keeps_microsofts_id_of_it(house: OpenHouse) -> None:
+    """It stands in the Reason of the CANCEL, the last message of such a call."""
+    async with house() as h:
+        expert = await h.teams.invite(CUSTOMER)
+        agent = await h.center.expect_call()
+        agent.ring()
+        await expert.ringing()
+        reason = expert.identity.reason(16, "Normal call clearing")
+        assert (await expert.cancel([("REASON", reason)])).code == 487
+        await agent.expect_end()
+        await h.quiet()
+        [row] = h.rows()
+        assert row.teams_correlation_id == expert.identity.guid
+
+
 async def test_cancel_before_any_answer_of_the_callee(house: OpenHouse) -> None:
     """The CANCEL waits for a provisional (RFC 3261 9.1); the callee never rings on."""
     async with house() as h:
