@@ -93,6 +93,9 @@ class Trunk(Section):
     """How long one outgoing call may ring in all, seconds."""
     answer_timeout: Seconds = 10.0
     """How long a peer may stay without any 18x before the next peer is tried, seconds."""
+    progress_after: SecondsOrOff = 0.0
+    """Seconds until a caller of this trunk is told 180 though the called side has said 100 alone; 0 = never.
+    direct-routing defaults to 8: Teams gives up after 10 without an 18x (T24)."""
     max_duration: Seconds = 14400.0
     """Answered calls are ended after so many seconds."""
     session_expires: Annotated[int, Field(strict=True, ge=0, le=86400)] = 1800
@@ -173,6 +176,7 @@ class Trunk(Section):
             "srtp": True,
             "codecs": ("PCMA", "PCMU"),
             "early_media": "ringback",
+            "progress_after": 8.0,
             "tcp_switch": False,
             "reliable_provisional": "never",
             "late_offer": False,

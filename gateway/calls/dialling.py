@@ -76,6 +76,12 @@ class Dialling:
     def rang(self) -> bool:
         return self._hunt.rang
 
+    @property
+    def heard(self) -> bool:
+        """The peer being tried has said something, be it 100."""
+        session = self.leg.session
+        return session is not None and session.state is not SessionState.CALLING
+
     async def start(self, like: Leg | None) -> Termination | None:
         """Anchor the leg and try the first peer; a Termination when that is already the end."""
         self._offer = await self.leg.prepare(like)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.calls.leg import Leg, LegState
+from gateway.calls.signals import Command
 from gateway.errors import SipError
 from gateway.events import LegRinging
 from gateway.model import Termination
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tandem.calls")
 
+LOOK_AGAIN = 1.0
+"""Seconds until the next look at a peer that has not even said 100."""
+
 
 class FirstCallee:
     """Purpose of the leg that a caller is waiting for."""
@@ -25,6 +30,27 @@ class FirstCallee:
     def __init__(self, caller: Leg) -> None:
         self._caller = caller
         self._told = False
+
+    def watch(self, call: Call, leg: Leg) -> None:
+        """From when `leg` is dialled: some callers take a silence for a failure (`progress_after`)."""
+        after = self._caller.trunk.settings.progress_after
+        if after:
+            self._look(call, leg, after)
+
+    def _look(self, call: Call, leg: Leg, after: float) -> None:
+        command = Command(partial(self._reassure, call, leg))
+        self._caller.timers.append(call.context.clock.call_later(after, lambda: call.post(command)))
+
+    async def _reassure(self, call: Call, leg: Leg) -> None:
+        """Nothing rings yet, so nothing is recorded; whatever 18x comes later is told as well."""
+        caller = self._caller
+        if self._told or caller.state is not LegState.INCOMING or leg.id not in call.dialling:
+            return
+        if not call.dialling[leg.id][0].heard:
+            self._look(call, leg, LOOK_AGAIN)
+            return
+        log.info("caller_reassured call=%s leg=%s trunk=%s", call.id, caller.id, caller.trunk.name)
+        caller.ring()
 
     async def progress(self, call: Call, leg: Leg, event: Progress) -> None:
         """Relay it: real early media where the trunk has it, otherwise the caller's own ringback.

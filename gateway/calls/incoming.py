@@ -94,4 +94,6 @@ class Incoming:
             headers=trunk.relayed(self._session.request.headers, caller.trunk, where.tenant),
             max_forwards=where.max_forwards,
         )
-        await call.dial(callee, order, FirstCallee(caller), like=caller)
+        purpose = FirstCallee(caller)
+        purpose.watch(call, callee)
+        await call.dial(callee, order, purpose, like=caller)

@@ -25,7 +25,7 @@
 | T21 | one media address for life | test_trap_rules |
 | T22 | toll fraud | test_trap_tls, test_trap_rules, test_tls, test_trunk_direct_routing |
 | T23 | definite answers end the hunt | test_trunk_hunting (calls) |
-| T24 | 180 when it rings, 503 when it cannot | test_trap_rules, test_trunk_hunting (calls) |
+| T24 | 180 in time, 503 when it cannot | test_trap_rules, test_trunk_hunting (calls), test_progress_after |
 | T25 | 422 | test_trap_rules, test_session_uac |
 | T26 | tenants | test_trap_rules, test_trunk_direct_routing |
 | T27 | DNS without an address | test_transport_dns |
