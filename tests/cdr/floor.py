@@ -81,8 +81,19 @@ class Truth:
         self.others_hold += length if kinds - {AGENT} else 0
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Who talked and who held, by running call, when the journal had so many `events`."""
+
+    events: int
+    talking: dict[CallId, set[LegId]]
+    holding: dict[CallId, set[LegId]]
+
+
 class Floor:
-    """`run(steps)`, then look at `journal` and `calls`; `seen` counts what has happened."""
+    """`run(steps)`, then look at `journal` and `calls`; `seen` counts what has happened, `moments` are those
+    at which time passed.
+    """
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
@@ -90,6 +101,7 @@ class Floor:
         self.journal: list[Event] = []
         self.calls: dict[CallId, Truth] = {}
         self.seen: Counter[str] = Counter()
+        self.moments: list[Moment] = []
         self._numbers = itertools.count()
         self._work: list[tuple[CallId, str, int]] = []
 
@@ -243,6 +255,14 @@ class Floor:
     # ---- what it is made of ----
 
     def _pass(self, length: int) -> None:
+        running = {truth.call: truth for truth in self._running()}
+        self.moments.append(
+            Moment(
+                len(self.journal),
+                {call: set(truth.talking) for call, truth in running.items()},
+                {call: set(truth.holding) for call, truth in running.items()},
+            )
+        )
         self.now += length
         for truth in self.calls.values():
             truth.pass_time(length)

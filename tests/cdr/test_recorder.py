@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import itertools
 import json
 import os
+import random
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from gateway.cdr.sinks import JsonLinesSink, Sink
 from gateway.events import CallEnded, WorkBegan, WorkEnded
 from gateway.model import CallId
 from tests.cdr.events import START, simple_call
+from tests.cdr.floor import Floor
 from tests.cdr.sinks import MemorySink, until
 
 QUICK = Backoff(first=0.01, most=0.05)
@@ -194,6 +197,37 @@ async def test_a_crash_between_journal_and_outbox_loses_no_row(tmp_path: Path) -
     async with Gateway(tmp_path, again) as gateway:
         await gateway.calls(99)
         await until(lambda: again.got == [f"{99:032x}"])
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_recorder_opened_twice_wherever_it_stopped_knows_what_it_knew(
+    tmp_path: Path, seed: int
+) -> None:
+    """Running calls, work after calls and rows, over compaction too; and none of the rows is doubled."""
+    dice, floor, sink = random.Random(seed), Floor(seed), MemorySink()
+    floor.run(30)
+    now, segment = dice.choice(floor.moments), dice.choice((2000, 4 << 20))
+    cut = now.events
+    async with Gateway(tmp_path, sink, segment=segment) as gateway:
+        for first in range(0, cut, 7):
+            await gateway.journal.append(*floor.journal[first : min(first + 7, cut)])
+        await until(lambda: not gateway.recorder._ended and not gateway.recorder.sinks[0].behind)
+        await gateway.journal.compact()
+        live, worked_on = copy.deepcopy(dict(gateway.recorder.states)), gateway.recorder.worked_on
+        written = list(sink.got)
+    assert {call: set(state.members) for call, state in live.items()} == now.talking
+    for turn in range(2):
+        for path in files(tmp_path / "journal", "journal-*.log") if turn else ():
+            path.write_bytes(path.read_bytes() * 2)  # as if every record had been written again
+        async with Gateway(tmp_path, sink, segment=segment) as gateway:
+            assert dict(gateway.recorder.states) == live
+            assert gateway.recorder.worked_on == worked_on
+            await until(lambda: not gateway.recorder.sinks[0].behind)
+    assert sink.got == written, "nothing again"
+    async with Gateway(tmp_path, sink, segment=segment) as gateway:
+        await gateway.journal.append(*floor.journal[cut:])
+        await until(lambda: not gateway.recorder._ended and not gateway.recorder.sinks[0].behind)
+    assert sink.rows == {row.id: row for row in call_detail(floor.journal)}
 
 
 async def test_a_row_no_sink_will_take_is_kept_aside_and_the_rest_go_on(tmp_path: Path) -> None:
