@@ -16,12 +16,13 @@ import { TeamsAccount, accountView, secretWarning } from "./teams_account_view.j
 import { profileView } from "./teams_profile_view.js";
 import { Teams } from "./teams_state.js";
 import { teamsPops } from "./teams_view.js";
-import { language, span, t } from "./texts.js";
+import { language, span, t, timeOf } from "./texts.js";
 
 const KEPT = "tandem.last_picture";
 const HISTORY_ROWS = 20;
 const AGAIN = 1500;
 const HISTORY_EVERY = 30000;
+const WARNING = 15 * 60 * 1000;
 
 const desk = {
   me: null,
@@ -175,7 +176,8 @@ const explain = (error) => (error.status === 0 ? t("not_reached") : t("failed", 
 async function logOut() {
   if (desk.picture?.calls.some((call) => legOf(call, desk.login)?.state === "up")) return say(t("log_out_in_call"));
   if (desk.picture?.agent && desk.picture.agent.state !== "logged_out") {
-    await act(commands.chooseState(desk.login, "logged_out"));
+    // Whoever stays ready without a page gets calls that nobody takes.
+    if (!(await act(commands.chooseState(desk.login, "logged_out")))) return;
   }
   try {
     await ask("DELETE", "/api/v1/me/session");
@@ -215,6 +217,7 @@ async function enter() {
   useCsrf(desk.me.csrf);
   desk.login = desk.me.login;
   desk.notice = "";
+  desk.warned = false;
   desk.view = desk.me.agent || desk.me.role === "agent" ? "desk" : "supervisor";
   desk.missed = new Missed(desk, { read: readHistory, announce });
   restoreKept();
@@ -254,6 +257,13 @@ function leave(notice) {
   forgetDrafts();
   sessionStorage.removeItem(KEPT);
   void askForSignIn(notice);
+}
+
+/** A session ends after a time, whatever is done with it: he is told while there is time between calls. */
+function warnOfEnd() {
+  if (!desk.me || desk.warned || desk.me.expires_at - now() > WARNING) return;
+  desk.warned = true;
+  say(t("session_ends", { time: timeOf(desk.me.expires_at) }));
 }
 
 onSignedOut(() => desk.me && leave(t("session_over")));
@@ -332,5 +342,6 @@ if (refused) {
 watchPicker(desk);
 addEventListener("pagehide", () => desk.me && keepPicture());
 setInterval(tick, 1000);
+setInterval(warnOfEnd, 1000);
 setInterval(readHistory, HISTORY_EVERY);
 void enter();

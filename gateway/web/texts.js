@@ -11,6 +11,7 @@ const en = {
   no_way_in: "Nobody can sign in here: neither local accounts nor Microsoft Entra ID are switched on.",
   log_out: "Log out",
   log_out_in_call: "You are in a call: end or transfer it before you log out.",
+  session_ends: "Your session ends at {time}. Log out and sign in again before that, between two calls.",
   session_over: "Your session has ended. Please sign in again.",
   refused: "Microsoft sign-in did not work ({reason}).",
   refused_expired: "Microsoft sign-in took too long. Please try again.",
@@ -348,6 +349,8 @@ export function t(key, values = {}, otherwise = String(key).replaceAll("_", " ")
 
 const clock = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" });
 export const moment = (iso) => clock.format(new Date(iso));
+const hours = new Intl.DateTimeFormat(language, { timeStyle: "short" });
+export const timeOf = (at) => hours.format(new Date(at));
 const calendar = new Intl.DateTimeFormat(language, { dateStyle: "medium" });
 export const day = (iso) => calendar.format(new Date(iso));
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from urllib.parse import urlsplit
 
 from playwright.async_api import Page, Route, expect
 
+from gateway.agents.states import AgentState
 from tests.browser.actions import (
     NO_CALL,
     NUMBER,
@@ -360,6 +362,32 @@ async def test_a_gateway_that_comes_back_while_somebody_signs_in_gets_one_page_o
     await expect(page.get_by_text("ready to ring")).to_be_visible()
     await asyncio.sleep(1.0)
     assert sorted(sockets) == ONE_PAGE
+
+
+async def test_a_log_out_that_the_gateway_cannot_write_down_leaves_the_agent_signed_in(site: Site) -> None:
+    """Else he stays ready, and calls ring at a page that is gone."""
+    page = await site.page()
+    refused = {"status": 503, "detail": "no space left", "reason": "journal_unavailable"}
+    await page.route("**/state", lambda route: route.fulfill(status=503, json=refused))
+    await page.route("**/api/v1/me", about_to_end)
+    await sign_in(page, "anna")
+    await expect(page.get_by_role("alert")).to_contain_text("Your session ends at ")
+    await site.gateway.agents.agents.set_state("anna", AgentState.READY, by="anna")
+    await in_state(page, "Ready")
+    await press(page, "Log out")
+    await expect(page.get_by_role("alert")).to_contain_text("the gateway cannot write its journal")
+    await in_state(page, "Ready")
+    await page.unroute("**/state")
+    await press(page, "Log out")
+    await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    assert site.gateway.agents.agents.view("anna").state is AgentState.LOGGED_OUT
+
+
+async def about_to_end(route: Route) -> None:
+    answer = await route.fetch()
+    me = await answer.json()
+    assert me["expires_at"] / 1000 > time.time() + 3600
+    await route.fulfill(response=answer, json={**me, "expires_at": (time.time() + 600) * 1000})
 
 
 def connections(page: Page) -> tuple[list[str], list[str]]:
