@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.agents.part import AgentsPart
+from gateway.api.agent_event_routes import AgentEventStreams
 from gateway.api.agent_routes import agent_operations
 from gateway.api.agent_routes_desk import CallSource, Desk, PageSource
 from gateway.api.metrics import Reading
@@ -43,9 +44,12 @@ def open_desk(
     http.add_routes(SignIn(door, part.accounts, part.roster, entra, now).operations())
     http.add_routes(desk.operations())
     http.add_routes(agent_operations(part.agents, part.database, part.audit))
+    streams = AgentEventStreams(part.journal)
+    http.add_routes([streams.operation()])
     http.add_routes(web_operations())
     http.admit_people(door.middleware)
     http.on_stopping(desk.close)
+    http.on_stopping(streams.close)
     if entra is not None:
         http.on_stopping(partial(asyncio.to_thread, entra.close))
     return door

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -63,10 +63,9 @@ class AgentJournal:
         found: list[AgentEntry] = []
 
         def visit(stored: Stored) -> None:
-            try:
-                found.append(AgentEntry(stored.seq, from_dict(json.loads(stored.body))))
-            except (ValueError, TypeError) as error:
-                log.warning("agents_record_unknown seq=%d cause=%s", stored.seq, error)
+            entry = _decode(stored)
+            if entry is not None:
+                found.append(entry)
 
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._log.open, visit)
@@ -94,6 +93,14 @@ class AgentJournal:
         """`listener` gets every event once, in the loop, in order; returns the way to stop."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def read(self, after: int = 0) -> Iterator[AgentEntry]:
+        """Replay the durable events with a sequence number above `after`; blocking, safe in a thread."""
+        assert self._log is not None
+        for stored in self._log.read():
+            entry = _decode(stored) if stored.seq > after else None
+            if entry is not None:
+                yield entry
 
     async def append(self, *events: AgentEvent, must: bool = True) -> None:
         """Return when they are durable and the listeners know.
@@ -185,3 +192,11 @@ def _shrink(segments: SegmentLog, upto: int, keep: frozenset[int]) -> None:
 def _encode(event: AgentEvent) -> bytes:
     text = json.dumps(to_dict(event), ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
+
+
+def _decode(stored: Stored) -> AgentEntry | None:
+    try:
+        return AgentEntry(stored.seq, from_dict(json.loads(stored.body)))
+    except (ValueError, TypeError) as error:
+        log.warning("agents_record_unknown seq=%d cause=%s", stored.seq, error)
+        return None

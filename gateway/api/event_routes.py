@@ -1,47 +1,52 @@
-"""`GET /api/v1/events`: the journal's events over a WebSocket, from any id on."""
+"""`GET /api/v1/events`: the journal's events over a WebSocket, from any id on; what such streams share."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Container
 from contextlib import aclosing
+from typing import Any
 
 from aiohttp import WSCloseCode, web
 from pydantic import Field
 
-from gateway.api.event_stream import Feed, Wanted
+from gateway.api.event_stream import Feed, Source, Wanted, call_message
 from gateway.api.operation import Answer, Asked, Operation, Parameters
 from gateway.api.problems import Problem
-from gateway.cdr.journal import Journal
 from gateway.events import KINDS
 
 log = logging.getLogger("tandem.api")
 
+CLOSING = f"""\
+The gateway closes with {int(WSCloseCode.GOING_AWAY)} when it stops, and with \
+{int(WSCloseCode.TRY_AGAIN_LATER)} on a reader that is too slow; the reason names the id to resume with.
+"""
 DESCRIPTION = f"""\
 Each message is `{{"id": …, "kind": …, "call": …, "at": …, …}}`: one event of the journal, told once it is
 durable, in order. To miss nothing, connect first and then ask for the calls; after a break come back with
 `after`. Events of calls that ended and are reported may have left the journal by then: their story is in call
 detail.
 
-The gateway closes with {int(WSCloseCode.GOING_AWAY)} when it stops, and with \
-{int(WSCloseCode.TRY_AGAIN_LATER)} on a reader that is too slow; the reason names the id to resume with.
-"""
+{CLOSING}"""
+AFTER = "the `id` of the last message that was received; without it the stream begins now"
 
 
 class EventFilter(Parameters):
     after: int | None = Field(
         default=None,
         ge=0,
-        description="the `id` of the last message that was received; without it the stream begins now",
+        description=AFTER,
     )
     call: tuple[str, ...] = Field(default=(), description="ids of calls; none = all calls")
     kind: tuple[str, ...] = Field(default=(), description=f"none = all. One of: {', '.join(KINDS)}")
 
 
-class EventStreams:
-    """All readers. `close` sends them away, each with the id to come back with.
+class Streams:
+    """All readers of one journal. `close` sends them away, each with the id to come back with.
 
+    message:   an entry as its readers get it
     room:      messages that may wait for one reader
     most:      readers at a time
     heartbeat: seconds between pings; a reader that does not answer within half of it is cut off
@@ -50,14 +55,15 @@ class EventStreams:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: Source[Any],
         *,
+        message: Callable[[Any], str] = call_message,
         room: int = 1000,
         most: int = 200,
         heartbeat: float = 20.0,
         patience: float = 3.0,
     ) -> None:
-        self._journal = journal
+        self._journal, self._message = journal, message
         self._room, self._most = room, most
         self._heartbeat, self._patience = heartbeat, patience
         self._open: set[Feed] = set()
@@ -78,16 +84,14 @@ class EventStreams:
                     self._left.clear()
                     await self._left.wait()
 
-    async def serve(self, asked: Asked[None, EventFilter]) -> web.StreamResponse:
-        query = asked.query
-        unknown = set(query.kind) - set(KINDS)
-        if unknown:
-            raise Problem(422, f"no such kind of event: {', '.join(sorted(unknown))}", reason="invalid")
-        if query.after is not None and query.after > self._journal.last_seq:
+    async def stream(
+        self, request: web.Request, wanted: Container[Any], after: int | None
+    ) -> web.StreamResponse:
+        """Serve one reader until he leaves. Problem: he is none, or asks for what is not there."""
+        if after is not None and after > self._journal.last_seq:
             raise Problem(
                 422,
-                f"there is no event {query.after} yet, so it is the id of another journal: "
-                "begin without `after`",
+                f"there is no event {after} yet, so it is the id of another journal: begin without `after`",
                 reason="unknown_event",
             )
         if self._closing or len(self._open) >= self._most:
@@ -95,18 +99,29 @@ class EventStreams:
         socket = web.WebSocketResponse(
             heartbeat=self._heartbeat, timeout=self._patience, max_msg_size=4096, compress=False
         )
-        if not socket.can_prepare(asked.request):
+        if not socket.can_prepare(request):
             raise Problem(426, "this is a WebSocket: send an upgrade", headers={"Upgrade": "websocket"})
-        await socket.prepare(asked.request)
-        wanted = Wanted(frozenset(query.call), frozenset(query.kind))
-        async with Feed(self._journal, wanted, query.after, room=self._room) as feed:
+        await socket.prepare(request)
+        async with Feed(self._journal, wanted, after, self._message, room=self._room) as feed:
             self._open.add(feed)
             try:
-                await _converse(asked.request, socket, feed, self._patience)
+                await _converse(request, socket, feed, self._patience)
             finally:
                 self._open.discard(feed)
                 self._left.set()
         return socket
+
+
+class EventStreams(Streams):
+    """Readers of the calls' events."""
+
+    async def serve(self, asked: Asked[None, EventFilter]) -> web.StreamResponse:
+        query = asked.query
+        unknown = set(query.kind) - set(KINDS)
+        if unknown:
+            raise Problem(422, f"no such kind of event: {', '.join(sorted(unknown))}", reason="invalid")
+        wanted = Wanted(frozenset(query.call), frozenset(query.kind))
+        return await self.stream(asked.request, wanted, query.after)
 
     def operation(self) -> Operation:
         return Operation(

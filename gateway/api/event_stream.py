@@ -1,8 +1,8 @@
-"""One reader of the event stream: first what the journal has after his last id, then what happens.
+"""One reader of an event stream: first what the journal has after his last id, then what happens.
 
-The journal tells events in their order, on the disk and live; `Feed` joins the two without a gap and without
-a repetition. While it replays it keeps nothing in memory, and live at most `room` messages: who reads more
-slowly than events come is sent away with the id to come back with.
+A journal (the calls', the agents') tells events in their order, on the disk and live; `Feed` joins the two
+without a gap and without a repetition. While it replays it keeps nothing in memory, and live at most `room`
+messages: who reads more slowly than events come is sent away with the id to come back with.
 """
 
 from __future__ import annotations
@@ -10,14 +10,37 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Container, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
-from gateway.cdr.journal import Entry, Journal
+from gateway.cdr.journal import Entry
 
 _CHUNK = 500
+
+
+class Numbered(Protocol):
+    """A durable event and its place in its journal."""
+
+    @property
+    def seq(self) -> int: ...
+
+
+E = TypeVar("E", bound=Numbered)
+E_co = TypeVar("E_co", bound=Numbered, covariant=True)
+
+
+class Source(Protocol[E_co]):
+    """A journal to be read from any place on (`gateway.cdr.journal`, `gateway.agents.journal`)."""
+
+    @property
+    def last_seq(self) -> int: ...
+
+    def subscribe(self, listener: Callable[[E_co], None]) -> Callable[[], None]: ...
+
+    def read(self, after: int = 0) -> Iterator[E_co]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +58,15 @@ class Wanted:
         )
 
 
-def message(entry: Entry) -> str:
+def call_message(entry: Entry) -> str:
     """`{"id": …, "kind": …, …}`: an event as its readers get it."""
     return json.dumps({"id": entry.seq, **entry.event.to_dict()}, ensure_ascii=False, separators=(",", ":"))
 
 
 class Feed:
-    """`async with Feed(journal, wanted, after) as feed: async for text in feed.messages()`.
+    """`async with Feed(journal, wanted, after, message) as feed: async for text in feed.messages()`.
 
+    wanted: which of its entries
     after: the id after which to begin; None = with what happens from now on
     room:  messages that may wait for the reader
     last:  the id to come back with: up to it the reader has been served, events he does not want included;
@@ -50,13 +74,21 @@ class Feed:
     overrun: set when more than `room` messages wait
     """
 
-    def __init__(self, journal: Journal, wanted: Wanted, after: int | None, *, room: int = 1000) -> None:
-        self._journal, self._wanted, self._room = journal, wanted, room
+    def __init__(
+        self,
+        journal: Source[Any],
+        wanted: Container[Any],
+        after: int | None,
+        message: Callable[[Any], str] = call_message,
+        *,
+        room: int = 1000,
+    ) -> None:
+        self._journal, self._wanted, self._message, self._room = journal, wanted, message, room
         self.last = after
         self._replaying = after is not None
         self._durable = 0
         """The newest event that we were told of; whatever is not above it can be read from the disk."""
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[Numbered] = deque()
         self._wake = asyncio.Event()
         self._closed = False
         self.overrun = asyncio.Event()
@@ -76,7 +108,7 @@ class Feed:
         self._closed = True
         self._wake.set()
 
-    def _on_entry(self, entry: Entry) -> None:
+    def _on_entry(self, entry: Numbered) -> None:
         self._durable = entry.seq
         if self._replaying or self.overrun.is_set():
             return
@@ -101,7 +133,7 @@ class Feed:
                 for entry in chunk:
                     self.last = entry.seq
                     if entry in self._wanted:
-                        yield message(entry)
+                        yield self._message(entry)
             replayed = self.last = max(self.last, upto)
             # No await from here to the queue: nothing can become durable between the two.
             self._replaying = self._durable > self.last
@@ -110,12 +142,12 @@ class Feed:
                 entry = self._waiting.popleft()
                 if entry.seq > replayed:
                     self.last = entry.seq
-                    yield message(entry)
+                    yield self._message(entry)
             if self._closed or self.overrun.is_set():
                 return
             self._wake.clear()
             await self._wake.wait()
 
 
-def _some(entries: Iterator[Entry]) -> list[Entry]:
+def _some(entries: Iterator[E]) -> list[E]:
     return list(islice(entries, _CHUNK))

@@ -58,6 +58,7 @@ ACCESS: dict[str, Rule] = {
     "agentActivity": Rule(UserRole.SUPERVISOR, Own.QUERY),
     "desk": _SUPERVISOR,
     "deskEvents": _SUPERVISOR,
+    "agentEvents": _SUPERVISOR,
     "audit": _ADMINISTRATOR,
     # calls
     "listCalls": Rule(UserRole.SUPERVISOR, Own.QUERY),
