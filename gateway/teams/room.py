@@ -194,21 +194,49 @@ class TeamsRoom:
         self._timers["save"] = self._clock.call_later(_SAVE, self._save)
 
     async def _connect(self) -> None:
+        """Tried again while the database is away."""
         async with self._turn:
             account = self.accounts.account
-            if account is None or self.connection is not None:
+            if account is None or self.connection is not None or not self._up:
                 return
-            self.connection = made = await self._make(account)
-            await made.chats.seen.start()
-            for login in self.users.enabled:
-                made.chats.seen.begin(login)
-            await made.subscriptions.start()
-            await made.receiver.start()
-            await made.sync.start({login: user.oid for login, user in self.users.enabled.items()})
+            try:
+                await self._start(await self._make(account))
+            except StoreFault as error:
+                log.error("event=teams_not_connected cause=%s", error)
+                self._fault = str(error)
+                self._later("connect", _OPEN_AGAIN, self._connect)
+                self.feeds.wake()
+                return
+            self._fault = ""
         self.feeds.wake()
         self.web_chats.resume()
         if self.settings.public_url:
             await self._watch_all()
+
+    async def _start(self, made: Connection) -> None:
+        """All of it, or nothing is left of it."""
+        try:
+            await made.chats.seen.start()
+            for login in self.users.enabled:
+                made.chats.seen.begin(login)
+            await made.subscriptions.start()
+            # Not before: a notification of a subscription that nobody knows is thrown away.
+            self.connection = made
+            await made.receiver.start()
+            await made.sync.start({login: user.oid for login, user in self.users.enabled.items()})
+        except BaseException:
+            self.connection = None
+            await self._end(made)
+            raise
+
+    @staticmethod
+    async def _end(gone: Connection) -> None:
+        await gone.receiver.stop()
+        await gone.shown.stop()
+        await gone.subscriptions.stop()
+        await gone.sync.stop()
+        await gone.client.close()
+        gone.entra.close()
 
     async def _watch_all(self) -> None:
         """Presences first, which are read once more then: what changed before each was watched is unknown.
@@ -239,10 +267,10 @@ class TeamsRoom:
 
     async def _make(self, account: Account) -> Connection:
         cloud, clock, store = self.settings.cloud, self._clock, self._store
+        await self._keys.start()
         entra = Entra(cloud, account, store, clock)
         client = GraphClient(cloud, entra, clock)
         presences = Presences(client, account.client_id)
-        await self._keys.start()
         chats = Chats(client, self.users, store, clock)
         chats.subscribe(self.feeds.popped)
         chats.stale = self.feeds.tell
@@ -268,12 +296,8 @@ class TeamsRoom:
         if gone is not None:
             self.feeds.wake()
             await gone.receiver.stop()
-            await gone.shown.stop()
             await gone.chats.seen.save()
-            await gone.subscriptions.stop()
-            await gone.sync.stop()
-            await gone.client.close()
-            gone.entra.close()
+            await self._end(gone)
 
     # -- account --
 
@@ -300,7 +324,7 @@ class TeamsRoom:
             if gone is not None:
                 await gone.entra.hold()
             await self.accounts.delete()
-            self.connection = None
+            self.connection, self._fault = None, ""
             logins = list(self.users.enabled)
             self.users.enabled.clear()
             self._desk_tokens.clear()

@@ -19,11 +19,14 @@ from gateway.api.metrics import Metrics
 from gateway.api.server import HttpApi
 from gateway.teams.chats import Popped
 from gateway.teams.content_keys import ROTATED_AFTER
+from gateway.teams.errors import StoreFault
 from gateway.teams.notification_crypto import ContentKey, Forged, decrypt
-from gateway.teams.notifications import PATH
+from gateway.teams.notifications import PATH, Receiver
+from gateway.teams.presence_sync import BusySync
 from gateway.teams.routes import outside_routes
-from gateway.teams.store import Shelf
-from gateway.teams.subscriptions import Kind
+from gateway.teams.seen import Seen
+from gateway.teams.store import Document, Shelf, Store
+from gateway.teams.subscriptions import Kind, Subscriptions
 from tests.peers.graph import SECRET, TENANT, GraphSim
 from tests.peers.graph_subscriptions import encrypt
 from tests.support.clock import FakeClock
@@ -233,6 +236,86 @@ async def test_disorder_is_put_right_by_the_numbers(stage: RoomStage) -> None:
     stage.clock.advance(10)
     await stage.quiet()
     assert state(stage) == "not_ready"
+
+
+async def test_what_comes_while_we_are_connecting_is_sent_again(
+    stage: RoomStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the subscriptions were known, genuine notifications were thrown away as unknown, with 202."""
+    await stage.room.stop()
+    go, start = asyncio.Event(), Seen.start
+
+    async def slowly(self: Seen) -> None:
+        await go.wait()
+        await start(self)
+
+    monkeypatch.setattr(Seen, "start", slowly)
+    opening = asyncio.create_task(stage.open())
+    await until(lambda: stage.room._turn.locked())
+    chat = stage.sim.conversations.one_to_one(ANN, ERIKA)
+    stage.sim.conversations.post(chat, stage.sim.users[ERIKA], "are you there?")
+    await until(lambda: stage.sim.subscriptions.delivery.statuses == [503])
+    go.set()
+    await opening
+    stage.clock.advance(10)
+    await stage.quiet()
+    assert texts(stage) == ["are you there?"]
+
+
+async def test_what_cannot_be_kept_is_sent_again(stage: RoomStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Store.put
+
+    async def full(self: Store, shelf: Shelf, key: str, document: Document) -> None:
+        if shelf is Shelf.INBOX:
+            raise StoreFault("the disk is full")
+        await put(self, shelf, key, document)
+
+    monkeypatch.setattr(Store, "put", full)
+    chat = stage.sim.conversations.one_to_one(ANN, ERIKA)
+    stage.sim.conversations.post(chat, stage.sim.users[ERIKA], "are you there?")
+    await stage.quiet()
+    assert stage.sim.subscriptions.delivery.statuses == [503]
+    monkeypatch.setattr(Store, "put", put)
+    stage.clock.advance(10)
+    await stage.quiet()
+    assert texts(stage) == ["are you there?"]
+
+
+@pytest.mark.parametrize("where", ["seen", "subscriptions", "receiver", "sync"])
+async def test_connecting_is_tried_again_when_the_database_was_away(
+    stage: RoomStage, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A connection without receiver and busy sync was left, for ever."""
+    await stage.room.stop()
+    parts: dict[str, Any] = {
+        "seen": Seen,
+        "subscriptions": Subscriptions,
+        "receiver": Receiver,
+        "sync": BusySync,
+    }
+    part = parts[where]
+    start = part.start
+
+    async def away(*_: Any) -> None:
+        raise StoreFault("the database cannot be used")
+
+    monkeypatch.setattr(part, "start", away)
+    await stage.open()
+    assert stage.room.connection is None
+    assert "the database cannot be used" in stage.room.health().text
+    monkeypatch.setattr(part, "start", start)
+    stage.clock.advance(30)
+    await until(lambda: stage.room.connection is not None)
+    await stage.quiet()
+    assert stage.room.health().text == ""
+    await call(stage)
+    assert state(stage) == "not_ready"
+
+
+def texts(stage: RoomStage) -> list[str]:
+    """Of the messages that popped."""
+    events = [event for _, event in stage.room.feeds.since(LOGIN, 0)]
+    return [event["message"]["text"] for event in events if event["kind"] == "message"]
 
 
 async def test_what_was_taken_and_not_done_is_done_after_a_restart(stage: RoomStage) -> None:
