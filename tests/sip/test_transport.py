@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import itertools
 import logging
 import socket
+import struct
+import sys
 import time
 
 import pytest
 
 from gateway.errors import SipError, TransactionTimeout, TransportError
+from gateway.sip import transport_listen
 from gateway.sip.message import Request, Response, make_request, make_response, parse_message, to_bytes
 from gateway.sip.transport import (
     DatagramFlow,
@@ -358,6 +362,29 @@ async def test_a_dead_path_ends_a_connection_in_half_a_minute_although_a_ping_is
             again = end.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
             assert 15_000 <= limit <= 30_000
             assert (first + again) * 1000 < limit, "more than one probe must be lost to end a connection"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
+async def test_a_connection_whose_ping_is_never_acknowledged_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer's system drops every packet of it, as a firewall on the way would; nothing tells us."""
+    shorter = dict(transport_listen._KEEP_ALIVE) | {"TCP_USER_TIMEOUT": 600}
+    monkeypatch.setattr(transport_listen, "_KEEP_ALIVE", tuple(shorter.items()))
+    async with running() as a, running("tcp:127.0.0.1:0") as b:
+        flow = await a.transports.flow(b.target(TCP))
+        assert isinstance(flow, StreamFlow)
+        await a.exchange(options(), b.target(TCP))
+        theirs = b.arrived[0][1]
+        assert isinstance(theirs, StreamFlow)
+        assert theirs.socket is not None
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0 bytes
+        so_attach_filter = 26
+        theirs.socket.setsockopt(
+            socket.SOL_SOCKET, so_attach_filter, struct.pack("HL", 1, ctypes.addressof(drop_all))
+        )
+        flow.send(b"\r\n\r\n")
+        await asyncio.wait_for(flow.lost, 4 * PATIENCE)
+        assert await a.transports.flow(b.target(TCP)) is not flow
+        theirs.abort()
 
 
 @pytest.mark.parametrize("method", ["INVITE", "OPTIONS"])
