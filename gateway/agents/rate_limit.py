@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Callable
+
+
+def source(address: str) -> str:
+    """Whom to count under: a host of IPv6 has a whole /64 to come from (RFC 4291 2.5.4)."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
 
 
 class FailureLimit:

@@ -20,12 +20,12 @@ from aiohttp.typedefs import Middleware
 
 from gateway.agents.audit import AuditLog
 from gateway.agents.database import StoreUnavailable
-from gateway.agents.people import Person
+from gateway.agents.people import Person, UserRole
 from gateway.agents.sessions import Session, Sessions
 from gateway.api.auth import PREFIX, WHO
 from gateway.api.operation import Operation
 from gateway.api.problems import Handler, Problem
-from gateway.api.sessions_access import Own, Rule, rule_of
+from gateway.api.sessions_access import AUDIT_THEMSELVES, Own, Rule, rule_of
 from gateway.api.sessions_client import client_address, is_secure, same_origin
 from gateway.config_models import SignIn
 from gateway.model import CallId
@@ -117,11 +117,13 @@ class Door:
             resource = request.match_info.route.resource
             method = "GET" if request.method == "HEAD" else request.method
             name = names.get((method, resource.canonical), "") if resource is not None else ""
-            await self._check_role(request, session, name)
+            by_role = await self._check_role(request, session, name)
             request[SESSION] = session
             request[WHO] = f"person {session.person.source} {session.person.login}"
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 return await self._watched(request, handler, token)
+            if by_role and name not in AUDIT_THEMSELVES:
+                return await self._audited(request, handler, session.person.login, name)
             return await handler(request)
 
         return guard
@@ -137,14 +139,21 @@ class Door:
             raise Problem(401, "the session has ended: sign in again", reason="session_ended")
         return session
 
-    async def _check_role(self, request: web.Request, session: Session, name: str) -> None:
+    async def _check_role(self, request: web.Request, session: Session, name: str) -> bool:
+        """Whether it changes what is not his own, as his role lets him. Problem 403: it does not."""
         rule, person = rule_of(name), session.person
-        if person.role.reaches(rule.least) or await self._is_own(request, rule, person.login):
-            return
+        change = request.method not in _SAFE
+        if person.role.reaches(rule.least):
+            mine = (
+                not change or rule.least is UserRole.AGENT or await self._is_own(request, rule, person.login)
+            )
+            return not mine
+        if await self._is_own(request, rule, person.login):
+            return False
         log.warning(
             "event=refused login=%s role=%s operation=%s", person.login, person.role, name or request.method
         )
-        if request.method not in _SAFE:
+        if change:
             await self.audit.record(
                 person.login, name or request.method, target=request.path, remote=self.remote(request),
                 result="refused",
@@ -166,6 +175,20 @@ class Door:
                 return (await _body(request)).get("agent") == login
             case None:
                 return False
+
+    async def _audited(
+        self, request: web.Request, handler: Handler, login: str, name: str
+    ) -> web.StreamResponse:
+        """What somebody did to others by his role, and whether it was done."""
+        result = "failed"
+        try:
+            response = await handler(request)
+            result = "ok" if response.status < 400 else "failed"
+        finally:
+            await self.audit.record(
+                login, name or request.method, target=request.path, remote=self.remote(request), result=result
+            )
+        return response
 
     async def _watched(self, request: web.Request, handler: Handler, token: str) -> web.StreamResponse:
         watching = asyncio.create_task(self._watch(request, token), name="session-watch")

@@ -118,6 +118,9 @@ WEB_CHAT_ACCESS: dict[str, Rule] = {
 }
 """Likewise. An agent's own, and everybody's for administrators; beginning one is for programs and them."""
 
+AUDIT_THEMSELVES = frozenset({"setAgentState", "putAgent", "removeAgent"})
+"""Operations that write the audit log with more than the path tells; the others' changes the guard writes."""
+
 
 def rule_of(operation: str) -> Rule:
     """The rule of an operation; "" or a name that the table lacks is for administrators."""

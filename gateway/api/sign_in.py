@@ -25,7 +25,7 @@ from pydantic import Field
 from gateway.agents.accounts import Accounts
 from gateway.agents.database import StoreUnavailable
 from gateway.agents.people import Person, Source, UserRole
-from gateway.agents.rate_limit import FailureLimit
+from gateway.agents.rate_limit import FailureLimit, source
 from gateway.agents.roster import Roster
 from gateway.api.operation import Answer, Asked, Operation, Strict, json_answer, json_response
 from gateway.api.problems import Problem
@@ -38,6 +38,8 @@ PATH = "/sign-in"
 _FLOW_COOKIE = "tandem_sign_in"
 _FLOW_SECONDS = 600.0
 _MOST_FLOWS = 1000
+_MOST_OF_ONE = 300
+"""Sign-ins with Entra under way from one address; a whole office may share one."""
 _ADDRESS_FACTOR = 5
 
 
@@ -73,6 +75,7 @@ class SignedIn:
 class _Flow:
     flow: EntraFlow
     began: float
+    source: str
 
 
 class SignIn:
@@ -91,6 +94,7 @@ class SignIn:
         most = door.settings.failures
         self._by_account = FailureLimit(now, most=most)
         self._by_address = FailureLimit(now, most=most * _ADDRESS_FACTOR)
+        self._told = FailureLimit(now, most=1)
         self._flows: OrderedDict[str, _Flow] = OrderedDict()
 
     def operations(self) -> list[Operation]:
@@ -143,7 +147,7 @@ class SignIn:
         await self._limit(remote, form.login)
         # Counted before the password is looked at, so that many tries at once are not all let through.
         self._by_account.failed(form.login)
-        self._by_address.failed(remote)
+        self._by_address.failed(source(remote))
         try:
             person = await self._accounts.check(form.login, form.password)
         except StoreUnavailable as error:
@@ -152,15 +156,20 @@ class SignIn:
             await self._door.audit.record(form.login, "sign_in", remote=remote, result="failed")
             raise Problem(401, "login or password is wrong", reason="wrong_password")
         self._by_account.forget(form.login)
-        self._by_address.forgive(remote)
+        self._by_address.forgive(source(remote))
         found = SignedIn(person.login, person.name, person.role)
         return await self._open(request, person, json_response(SignedIn, found))
 
     async def _limit(self, remote: str, login: str = "") -> None:
-        wait = max(self._by_address.wait(remote), self._by_account.wait(login) if login else 0.0)
+        by_address = self._by_address.wait(source(remote))
+        wait = max(by_address, self._by_account.wait(login) if login else 0.0)
         if wait <= 0:
             return
-        await self._door.audit.record(login, "sign_in", remote=remote, result="limited")
+        # Once in a while: nothing is ever deleted from the audit log, and a stranger may try for ever.
+        key = source(remote) if by_address else f"login {login}"
+        if not self._told.wait(key):
+            self._told.failed(key)
+            await self._door.audit.record(login, "sign_in", remote=remote, result="limited")
         raise Problem(
             429,
             "too many sign-ins have failed: wait",
@@ -210,9 +219,7 @@ class SignIn:
                 503, f"Entra ID does not answer: {error}", headers={"Retry-After": "10"}, reason="no_entra"
             ) from error
         key = secrets.token_urlsafe(24)
-        self._flows[key] = _Flow(flow, self._now())
-        while len(self._flows) > _MOST_FLOWS:
-            self._flows.popitem(last=False)
+        self._begin(key, _Flow(flow, self._now(), source(self._door.remote(request))))
         response = web.Response(status=302, headers={"Location": flow.url})
         # Entra's page posts the answer from another site, so the cookie must be one for other sites too.
         response.set_cookie(
@@ -220,6 +227,15 @@ class SignIn:
             secure=True,
         )  # fmt: skip
         return response
+
+    def _begin(self, key: str, flow: _Flow) -> None:
+        """Remember it; whoever begins too many forgets his own, not those of others."""
+        same = [one for one, other in self._flows.items() if other.source == flow.source]
+        for one in same[: max(len(same) + 1 - _MOST_OF_ONE, 0)]:
+            del self._flows[one]
+        self._flows[key] = flow
+        while len(self._flows) > _MOST_FLOWS:
+            self._flows.popitem(last=False)
 
     async def _from_entra(self, asked: Asked[None, None]) -> web.StreamResponse:
         """Only for the browser that set out: its cookie names the flow, whose state must be the answer's."""
@@ -250,7 +266,7 @@ class SignIn:
 
     async def _refused(self, request: web.Request, reason: str, text: str) -> web.Response:
         remote = self._door.remote(request)
-        self._by_address.failed(remote)
+        self._by_address.failed(source(remote))
         await self._door.audit.record("", "sign_in", remote=remote, result="failed", detail=f"entra {text}")
         response = web.Response(status=303, headers={"Location": f"/?refused={reason}"})
         self._drop_flow(response)

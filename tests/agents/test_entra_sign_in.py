@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from gateway.agents.people import UserRole
+from gateway.api import sign_in
 from gateway.clock import LoopClock
 from gateway.config_models import Graph
 from gateway.teams.sign_in import EntraIdentity, EntraRefused, EntraSignIn, EntraUnavailable, identity_of
@@ -96,7 +97,7 @@ async def site(tmp_path: Path, sim: GraphSim, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/dev/null")
     monkeypatch.setenv("TANDEM_TEST_GRAPH", SECRET)
     graph = graph_of(sim, client_secret="env:TANDEM_TEST_GRAPH")
-    settings = {"entra": True, "public_url": PUBLIC}
+    settings = {"entra": True, "public_url": PUBLIC, "trusted_proxies": ["127.0.0.0/8"]}
     async with open_house(tmp_path, graph=graph, sign_in=settings) as house, house.browser() as browser:
         yield Site(house, sim, browser)
 
@@ -114,6 +115,22 @@ async def test_an_agent_signs_in_with_entra(site: Site) -> None:
     me = (await site.browser.ask("GET", "/api/v1/me")).body
     assert (me["login"], me["name"], me["role"], me["source"]) == ("bert", "Bert Example", "agent", "entra")
     assert await site.last() == ("bert", "ok", "entra agent")
+
+
+async def test_who_begins_a_thousand_sign_ins_forgets_only_his_own(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop of anonymous requests let everybody's sign-in expire."""
+    monkeypatch.setattr(sign_in, "_MOST_FLOWS", 6)
+    monkeypatch.setattr(sign_in, "_MOST_OF_ONE", 3)
+    url = await site.to_entra()
+    async with site.house.browser() as stranger:
+        for _ in range(8):
+            other = {"X-Forwarded-For": "192.0.2.9"}
+            assert (await stranger.ask("GET", "/sign-in/entra", headers=other)).status == 302
+    site.sim.entra.impostor = BERT
+    found = await site.post(await site.answer_of(url))
+    assert (found.status, found.headers["Location"]) == (303, "/")
 
 
 async def test_an_app_role_makes_a_supervisor_of_who_is_no_agent(site: Site) -> None:

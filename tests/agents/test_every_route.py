@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from gateway.agents import tables
+from gateway.agents.audit import AuditRecord
 from gateway.agents.people import UserRole
 from gateway.api import sessions_access
 from gateway.api.sessions_access import ACCESS, Own, Rule, rule_of
@@ -122,6 +123,22 @@ async def test_every_route_refuses_who_has_no_session(whole: House) -> None:
             assert bad.status == 401, route.name
             bad = await stranger.ask(**route.asked(headers={"Authorization": "Bearer made-up"}))
             assert bad.status == 401, route.name
+
+
+async def test_what_a_role_does_to_others_is_audited_and_what_one_does_to_himself_is_not(
+    whole: House,
+) -> None:
+    """Only refusals were: nobody could tell who had listened to whom."""
+    async with whole.browser("sue") as sue:
+        assert (await sue.ask("DELETE", "/api/v1/calls/bert")).status == 404
+        assert (await sue.ask("POST", "/api/v1/calls", json={"agent": "sue", "number": "1"})).status >= 400
+    found = [(record.who, record.what, record.target, record.result) for record in await latest(whole)]
+    assert found == [("sue", "endCall", "/api/v1/calls/bert", "failed")]
+
+
+async def latest(house: House) -> list[AuditRecord]:
+    """Without the sign-ins, oldest first."""
+    return [record for record in await house.part.audit.latest() if record.what != "sign_in"][::-1]
 
 
 @pytest.mark.parametrize("how", ["too old", "idle too long", "signed out", "account disabled"])

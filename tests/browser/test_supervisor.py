@@ -53,3 +53,6 @@ async def test_a_supervisor_listens_whispers_barges_in_and_leaves(site: Site) ->
     await press(anna, "Hang up")
     await customer.expect_end()
     await expect(sue.get_by_role("button", name="Listen (Anna Example)")).to_have_count(0)
+    audited = [(record.who, record.what) for record in await site.gateway.agents.audit.latest()]
+    assert ("sue", "supervise") in audited
+    assert ("sue", "changeLeg") in audited
