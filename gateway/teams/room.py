@@ -39,7 +39,7 @@ from gateway.teams.presence_sync import BusySync
 from gateway.teams.room_parts import Connection
 from gateway.teams.room_parts import Settings as Settings
 from gateway.teams.shown import ShownPresences
-from gateway.teams.store import Store
+from gateway.teams.store import Shelf, Store
 from gateway.teams.subscriptions import Kind, Subscription, Subscriptions, Watch
 from gateway.teams.tasks import Tasks
 from gateway.teams.users import TeamsUser, Users
@@ -89,6 +89,7 @@ class TeamsRoom:
         self._pages: dict[str, int] = {}
         self._desk_tokens: dict[str, tuple[Identity, str]] = {}
         self._clean_ups = CleanUps()
+        self._leaving: list[str] = []
         self._turn = asyncio.Lock()
         self._fault = ""
         self._up = self._stopping = False
@@ -355,6 +356,8 @@ class TeamsRoom:
         """Where to send the agent's browser."""
         if not self.settings.public_url:
             raise NoAccount("[graph] public_url is not set, so nobody can sign in")
+        if login in self._leaving:
+            raise GraphUnavailable(f"Teams is being disabled for {login}: ask again soon", sent=False)
         entra = self.connected.entra
         return await entra.begin_sign_in(login, self.settings.public_url + SIGNED_IN, self.users.hint(login))
 
@@ -377,7 +380,7 @@ class TeamsRoom:
 
     async def enable_from_desk(self, login: str) -> bool:
         """Enable Teams with what the sign-in at the desk brought. False: he has to sign in for Teams."""
-        if login not in self._desk_tokens or self.connection is None:
+        if login not in self._desk_tokens or self.connection is None or login in self._leaving:
             return False
         identity, _ = self._desk_tokens[login]
         self.users.check(login, identity)
@@ -421,14 +424,28 @@ class TeamsRoom:
 
     async def disable(self, login: str) -> None:
         connection = self.connection
-        if connection is not None:
-            await self._leave(connection, login)
-            await connection.entra.forget(login)
-            await connection.chats.seen.forget(login)
         self._desk_tokens.pop(login, None)
-        await self.users.disable(login)
+        self._leaving.append(login)
+        try:
+            if connection is not None:
+                await self._leave(connection, login)
+                await connection.entra.forget(login)
+                await connection.chats.seen.forget(login)
+            else:
+                for shelf in (Shelf.TOKENS, Shelf.SYNC, Shelf.SEEN):
+                    await self._store.remove(shelf, login)
+            await self.users.disable(login)
+        finally:
+            self._leaving.remove(login)
         self.feeds.wake(login)
         log.info("event=teams_disabled login=%s", login)
+
+    def mapping_changed(self) -> None:
+        """Whose agent is mapped to another Teams user now, or to none, has Teams no more."""
+        for login in self.users.misfits() if self._up else ():
+            log.warning("event=teams_mapping_changed login=%s", login)
+            del self.users.enabled[login]
+            self._tasks.spawn(self.disable(login), "disable")
 
     def enabled(self, login: str) -> TeamsUser:
         """SignInNeeded where Teams is not enabled for this agent."""

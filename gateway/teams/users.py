@@ -67,6 +67,14 @@ class Users:
         self.enabled[login] = user
         return user
 
+    def misfits(self) -> list[str]:
+        """Who is enabled, and is not the user any more whom the agent is mapped to."""
+        return [
+            user.login
+            for user in self.enabled.values()
+            if not self._fits(user.login, user.oid, user.user_principal_name)
+        ]
+
     async def disable(self, login: str) -> None:
         self.enabled.pop(login, None)
         await self._store.remove(Shelf.USER, login)

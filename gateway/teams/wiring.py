@@ -27,6 +27,7 @@ def open_teams(config: Config, agents: AgentsPart, http: HttpApi, metrics: Metri
         return None
     room = TeamsRoom(settings(config, config.graph, agents), AgentDesks(agents.agents))
     http.add_routes([*outside_routes(room), *teams_operations(room), *web_chat_operations(room.web_chats)])
+    agents.roster.changed.append(lambda _: room.mapping_changed())
     metrics.add("teams", lambda: teams_readings(room))
     return room
 

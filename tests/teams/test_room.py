@@ -238,6 +238,28 @@ async def test_a_mapping_that_changed_counts_after_a_restart(stage: RoomStage) -
     assert (await stage.enable(hint=ERIKA)).status == 200
 
 
+async def test_a_mapping_that_changes_counts_at_once(stage: RoomStage, api: Api) -> None:
+    """Who took over a login could read and write the chats of the one before until a restart."""
+    await stage.enable()
+    await stage.room.connected.chats.open_chat(LOGIN, ERIKA)
+    stage.mapped = {LOGIN: ANN.upper(), "bob": MAX}
+    stage.room.mapping_changed()
+    assert list(stage.room.users.enabled) == [LOGIN], "he is still the same"
+    stage.mapped = {LOGIN: "erika.expert@contoso.test"}
+    stage.room.mapping_changed()
+    assert (await api("GET", f"{MINE}/chats"))[0] == 409
+    await stage.quiet()
+    assert stage.sim.subscriptions.all == {}
+    for shelf in (Shelf.TOKENS, Shelf.USER, Shelf.SYNC, Shelf.SEEN):
+        assert await stage.room._store.all(shelf) == {}
+    assert (await stage.enable(hint=ANN)).status == 403
+    assert (await stage.enable(hint=ERIKA)).status == 200
+    stage.mapped = {}
+    stage.room.mapping_changed()
+    await stage.quiet()
+    assert stage.room.users.enabled == {}
+
+
 # -- the directory --
 
 

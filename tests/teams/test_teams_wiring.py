@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +12,9 @@ from gateway.api.metrics import Metrics
 from gateway.config_models import Config
 from gateway.teams.clouds import ADDRESSES
 from gateway.teams.presence_rules import IN_A_CALL, MARKER, WIDER
+from gateway.teams.users import TeamsUser
 from gateway.teams.wiring import cloud_of, open_teams, settings
+from tests.support.waiting import until
 
 GRAPH = """
 [graph]
@@ -67,6 +69,28 @@ busy_marker = true
     assert found.attendant is not None
     assert found.account is not None
     assert str(found.account.secret_expires) == "2027-01-31"
+
+
+async def test_the_room_is_told_when_agents_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    people, http = agents(), SimpleNamespace(add_routes=lambda _: None)
+    people.roster.changed = []
+    room = open_teams(config(GRAPH, monkeypatch), people, cast(Any, http), Metrics())
+    assert room is not None
+    ended: list[str] = []
+
+    async def disable(login: str) -> None:
+        ended.append(login)
+
+    monkeypatch.setattr(room, "disable", disable)
+    room.users.enabled["ann"] = TeamsUser("ann", "oid-1", "t", "Ann", "ann@x")
+    room._up = True
+    for teams_user in ("ann@x", "new@x"):
+        people.roster.agents[0].teams_user = teams_user
+        for told in people.roster.changed:
+            told(people.roster.agents)
+        await until(lambda: room.idle)
+    assert ended == ["ann"]
+    await room._store.close()
 
 
 @pytest.mark.parametrize("name", ADDRESSES)
