@@ -188,6 +188,7 @@ def test_direct_routing_is_what_microsoft_asks_for_without_being_told(tmp_path: 
     assert (trunk.early_media, trunk.reliable_provisional) == ("ringback", "never")
     assert trunk.options_interval == 60
     assert trunk.progress_after == 8
+    assert load(write(tmp_path, SIP)).trunks[0].progress_after == 0
 
 
 def test_a_direct_routing_trunk_without_tenants_is_the_gateways_own_name(tmp_path: Path) -> None:
