@@ -20,7 +20,7 @@ from gateway.calls.context import CallContext
 from gateway.calls.dialling import Dialling, Order
 from gateway.calls.endings import failure
 from gateway.calls.handover import give_back
-from gateway.calls.holding import forget_holds, set_hold
+from gateway.calls.holding import forget_holds, no_longer_holding, set_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.limits import Limits
 from gateway.calls.news import News
@@ -266,11 +266,12 @@ class Call(CallTask):
         self.away.add(leg.id)
         if leg.id in self.joined:
             self.joined.discard(leg.id)
-            forget_holds(self, leg.id)
+            free = forget_holds(self, leg.id)
             await self.records.left(leg)
+            await no_longer_holding(self, free)
 
-    def forget(self, leg: Leg) -> None:
-        """Take a leg out of every list of ours; nothing is told to anybody."""
+    def forget(self, leg: Leg) -> list[Leg]:
+        """Take a leg out of every list of ours; nothing is told to anybody. As `forget_holds`."""
         entry = self.dialling.pop(leg.id, None)
         if entry is not None:
             entry[0].stop()
@@ -282,12 +283,13 @@ class Call(CallTask):
         self.lent.pop(leg.id, None)
         self.answered_at.pop(leg.id, None)
         self.legs.pop(leg.id, None)
-        forget_holds(self, leg.id)
+        return forget_holds(self, leg.id)
 
     async def drop(self, leg: Leg, termination: Termination) -> None:
         """End one leg and take it out of the call; the call itself goes on."""
         borrowed = leg.id in self.borrowed
-        self.forget(leg)
+        free = self.forget(leg)
+        await no_longer_holding(self, free)
         if leg.state is LegState.ENDED:
             return
         anchored = leg.anchored
@@ -311,8 +313,9 @@ class Call(CallTask):
     async def parted(self, leg: Leg, termination: Termination) -> None:
         """A member whose leg was lent does not come back here."""
         if leg.id in self.lent:
-            self.forget(leg)
+            free = self.forget(leg)
             await self.records.leg_ended(leg, termination)
+            await no_longer_holding(self, free)
             await self.after_departure(termination)
 
     async def leave(self, leg: Leg, termination: Termination) -> None:

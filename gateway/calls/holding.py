@@ -7,6 +7,7 @@ changes nothing. Nothing of it is ever signalled to another party.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.calls.audibility import Hold
@@ -45,6 +46,13 @@ def _holder(call: Call, hold: Hold) -> Leg | None:
     return call.legs.get(hold.by) if hold.by is not None else None
 
 
+async def no_longer_holding(call: Call, holders: Sequence[Leg]) -> None:
+    """Those whose last hold has gone with the party they held, as `forget_holds` tells."""
+    for holder in holders:
+        if not call.aloof(holder.id):
+            await call.records.resumed(holder)
+
+
 async def _change(call: Call, holder: Leg, hold: Hold, held: bool) -> bool:
     if held == (hold in call.holds):
         return False
@@ -67,10 +75,18 @@ async def _change(call: Call, holder: Leg, hold: Hold, held: bool) -> bool:
     return True
 
 
-def forget_holds(call: Call, leg: LegId) -> None:
-    """The leg takes no part any more: its holds fall, and those of others on it."""
+def forget_holds(call: Call, leg: LegId) -> list[Leg]:
+    """The leg takes no part any more: its holds fall, and those of others on it. Who holds nobody any more
+    by that: for `no_longer_holding`.
+    """
+    on_it = [hold for hold in call.holds if hold.of == leg and hold.by != leg]
     call.holds = {hold for hold in call.holds if leg not in (hold.by, hold.of)}
     call.held_at.pop(leg, None)
+    holders = {holder.id: holder for hold in on_it if (holder := _holder(call, hold)) is not None}
+    free = [holders[one] for one in sorted(holders) if not holds_anything(call, one)]
+    for holder in free:
+        call.held_at.pop(holder.id, None)
+    return free
 
 
 async def set_muted(call: Call, leg: Leg, muted: bool) -> bool:

@@ -254,7 +254,10 @@ def _holds(recorded: list[list[str | None]], told: Told, here: set[LegId] | set[
         for by, of in recorded
         if (by is None or by in holding) and (of is None or of in here)
     }
-    return holds | {Hold(leg) for leg in holding if not any(hold.by == leg for hold in holds)}
+    # who held nobody but parties that have left holds nobody: `cut_off` writes that down
+    of = {by: {of for who, of in recorded if who == by} for by, _ in recorded}
+    free = {by for by, held in of.items() if held and all(one and one not in here for one in held)}
+    return holds | {Hold(leg) for leg in holding - free if not any(hold.by == leg for hold in holds)}
 
 
 def _rebuild_leg(context: CallContext, found: Remembered, record: Mapping[str, Any]) -> None:

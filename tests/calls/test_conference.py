@@ -17,6 +17,7 @@ from tests.calls.matrix import (
     AGENT,
     THIRD,
     TONES,
+    agent_leg,
     control,
     everybody,
     kinds,
@@ -295,3 +296,16 @@ async def test_join_tone_where_the_configuration_wants_it(house: OpenHouse, room
         assert agent.rtp.first_heard(880.0) is not None
         await control(h).hang_up(only_call(h).id)
         await asyncio.gather(agent.expect_end(), expert.expect_end(), third.expect_end())
+
+
+async def test_the_hold_of_one_party_ends_when_that_party_hangs_up(house: OpenHouse, rooms: RoomPool) -> None:
+    """Nothing had ended it: the rest of the call counted as hold time."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert, third = await three(h)
+        view = only_call(h)
+        await control(h).hold_party(view.id, leg_of(view, THIRD).id, agent_leg(h))
+        await third.hang_up()
+        await stage.hear(everybody("agent", "expert"))
+        assert kinds(h, "leg_held", "leg_resumed") == ["leg_held", "leg_resumed"]
+        await agent.bye()
+        await expert.expect_end()
