@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.calls.call import Call
 from gateway.calls.consultation import MERGED, TRANSFERRED, note_transfer, same_agent
+from gateway.calls.handover import lender
 from gateway.calls.holding import holds_anything, set_hold
 from gateway.calls.leg import Leg
 from gateway.calls.remember import Remembered
@@ -53,7 +54,8 @@ def settle_loans(found: Remembered, told: Told) -> set[CallId]:
             call.joined.add(leg)
             continue
         call.forget(loan.leg)
-        loan.to.borrowed.discard(leg)
+        if lender(loan.to, loan.leg) is None:
+            loan.to.borrowed.discard(leg)
         found.replaced[leg] = loan.leg
         over.add(loan.to.id)
     return over

@@ -19,6 +19,7 @@ from gateway.calls.call import Call, CallState
 from gateway.calls.consultation import TRANSFERRED
 from gateway.calls.context import CallContext
 from gateway.calls.cut_off import mend, settle_loans
+from gateway.calls.handover import lender
 from gateway.calls.holding import set_hold
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.registry import CallRegistry
@@ -174,6 +175,16 @@ class Restorer:
     async def _pick_up(self, found: Remembered) -> None:
         """The first work of a restored call's task."""
         call = found.call
+        lent = [(leg, lender(call, leg)) for leg in call.legs.values() if leg.id in call.borrowed]
+        await self._go_on(found)
+        if call.state is CallState.ENDED:
+            # the lender had chosen whom to ask before it had them back
+            for leg, home in lent:
+                if home is not None:
+                    home.post(Command(functools.partial(self._ask_again, home, leg)))
+
+    async def _go_on(self, found: Remembered) -> None:
+        call = found.call
         # before anything is written: what the journal says is from now on also what we write
         over = found.over or self._departure(call) or _cut(answered=call.state is not CallState.SETUP)
         if call.state is CallState.SETUP:
@@ -195,11 +206,18 @@ class Restorer:
             return
         log.info("call_restored call=%s legs=%d", call.id, len(legs))
         for leg, there in zip(legs, known, strict=True):
-            if there:
-                asking = self._refresh(call, leg, open_end=leg.id in found.doubtful)
-                call.keep(asyncio.get_running_loop().create_task(asking, name="refresh"))
-            else:
-                call.post(MediaLost(leg, None))
+            self._ask(call, leg, there, open_end=leg.id in found.doubtful)
+
+    async def _ask_again(self, call: Call, leg: Leg) -> None:
+        if leg.id in call.legs:
+            self._ask(call, leg, await self._compare(call, leg), open_end=False)
+
+    def _ask(self, call: Call, leg: Leg, there: bool, *, open_end: bool) -> None:
+        if there:
+            asking = self._refresh(call, leg, open_end=open_end)
+            call.keep(asyncio.get_running_loop().create_task(asking, name="refresh"))
+        else:
+            call.post(MediaLost(leg, None))
 
     def _departure(self, call: Call) -> Termination | None:
         """How the last who left did so, when everybody else is there: a call that then cannot go on was
@@ -260,7 +278,7 @@ async def _hold_as_described(call: Call, leg: Leg) -> None:
     if leg.id in call.legs and leg.anchor.held != leg.held:
         leg.held = leg.anchor.held
         await set_hold(call, leg, leg.held)
-        await call.rewire()
+        await call.settle()
 
 
 def _cut(*, answered: bool) -> Termination:

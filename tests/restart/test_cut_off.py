@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cdr.journal import Journal
-from gateway.events import Event, LegAnswered, LegCreated, LegJoined, LegLeft, LegTransferred
-from gateway.model import CallId, LegId, PartyType, Role
+from gateway.events import Event, LegAnswered, LegCreated, LegEnded, LegJoined, LegLeft, LegTransferred
+from gateway.model import CallId, LegId, PartyType, ReleasedBy, Result, Role, Termination
 from tests.calls.matrix import AGENT, everybody
 from tests.peers.certs import Pki
 from tests.restart.plant import Plant, open_plant
@@ -52,6 +52,10 @@ class Told:
 
     def joined(self, leg: LegId) -> None:
         self.events.append(LegJoined(call=self._call, at=self._now, leg=leg))
+
+    def ended(self, leg: LegId) -> None:
+        over = Termination(Result.COMPLETED, "hangup", 200, 16, ReleasedBy.PARTICIPANT)
+        self.events.append(LegEnded(call=self._call, at=self._now, leg=leg, termination=over, correlation=""))
 
     def arrived(self, leg: LegId, number: str) -> None:
         expert, role = PartyType.TEAMS_EXPERT, Role.PARTICIPANT
@@ -97,7 +101,8 @@ async def concluded(plant: Plant, scenes: list[Scene], count: int) -> list[dict[
         await one.conclude()
     found = await plant.all_rows(count)
     assert len(found) == count
-    assert not [row for row in found if row["reason"] in ("gateway_restart", "internal_error")]
+    main = [row["reason"] for row in found if not row["detail"].get("consultation_of")]
+    assert not {"gateway_restart", "internal_error"} & set(main), main
     return found
 
 
@@ -246,3 +251,57 @@ def _begun(plant: Plant, one: Scene) -> list[Told]:
     there.left(third)
     here.left(agent)
     return [there, here]
+
+
+def hangs_up_unheard(one: Scene, name: str) -> None:
+    """As a telephone does while no gateway runs: it has forgotten the dialog."""
+    party = one.parties[name]
+    one.must.discard(name)
+    party.ua.dialogs.pop((party.dialog.call_id, party.dialog.local_tag), None)
+    party.ended = True
+    party.rtp.pause()
+
+
+async def party_held(one: Scene) -> None:
+    """The agent holds the third of three."""
+    leg = await one.leg_path(one.dialled(1))
+    agent = (await one.leg_path(one.caller)).rpartition("/")[2]
+    await one.api("PATCH", leg, {"on_hold": True, "by": agent})
+    one.now({**PAIR, "third": {"music"}})
+
+
+async def test_a_hold_of_one_party_ends_with_him_and_legs_that_come_back_are_asked(
+    pki: Pki, tmp_path: Path
+) -> None:
+    """It had gone on in the journal, so that after a restart the agent held the whole call and nobody heard
+    him; and whoever came back from a consultation that was cut off was not asked whether he is there.
+    """
+    plots = ("three", "three", "talk")
+    async with open_plant(pki, tmp_path, center_extra=AGENT) as plant, switchboard(plant) as board:
+        scenes = await asyncio.gather(*(scene(plot, i, plant, board) for i, plot in enumerate(plots)))
+        left, unwritten, gone = scenes
+        for one in (left, unwritten):
+            await party_held(one)
+        await left.leave("third")
+        left.now(PAIR)
+        leg = await gone.leg_path(gone.caller)
+        await gone.api("POST", f"{leg}/consultation", {"number": gone.dialled(1)})
+        target = await gone.ring("third")
+        await asyncio.sleep(0.1)
+        await plant.kill()
+        hangs_up_unheard(gone, "agent")
+        hangs_up_unheard(unwritten, "third")
+        async with told(plant) as more:
+            call, third = found_in(plant, unwritten.dialled(1))
+            more.append(Told(call))
+            more[0].ended(third)
+        await plant.start()
+        await target.expect_end(HEARD_WITHIN)
+        await gone.called["expert"].expect_end(5)
+        for one in (left, unwritten):
+            one.now(PAIR)
+        gone.must, gone.wanted = set(), None
+        rows = await concluded(plant, scenes, len(scenes) + 1)
+    for one in (left, unwritten):
+        [hold] = row_of(rows, one)["detail"]["holds"]
+        assert hold["end_ms"] < row_of(rows, one)["detail"]["end_ms"] - 500, hold
