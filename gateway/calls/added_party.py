@@ -55,9 +55,10 @@ class AddedParty:
 
     async def answered(self, call: Call, leg: Leg) -> None:
         call.sound.ringing_over(leg)
-        if self._supervision is not None:
-            await call.supervise(leg, self._supervision)
         try:
+            if self._supervision is not None:
+                # whom he supervises may have changed telephones while his own rang
+                await call.supervise(leg, call.supervisors.get(leg.id, self._supervision))
             await call.admit(leg)
         except MediaError as error:
             log.error("not_admitted call=%s leg=%s cause=%s", call.id, leg.id, error.text)

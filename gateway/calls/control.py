@@ -312,7 +312,7 @@ class CallControl(Checks):
             leg = primary.legs.get(agent.id) if agent is not None else None
             if leg is not None and not leg.held:
                 await set_hold(primary, leg, False)
-                await primary.rewire()
+                await primary.settle()
             return self._view(primary)
 
         return await self._in(primary, retrieve)

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from gateway.calls.call_task import CallState
-from gateway.calls.consultation import TRANSFERRED, consulting, twin
+from gateway.calls.consultation import BACK, TRANSFERRED, consulting, twin
 from gateway.calls.first_callee import FirstCallee
 from gateway.calls.handover import give_back, taken
 from gateway.calls.leg import Leg, LegState
@@ -49,7 +49,7 @@ def rung(call: Call) -> Leg | None:
 async def complete_ringing(consultation: Call, primary: Call, ringing: Leg) -> HandedOver:
     """In the consultation's task, by command: the agent is back in the held call until the other answers.
 
-    SipError: nothing has changed.
+    SipError: nothing has changed, but that the consultation may have ended.
     """
     agent = consulting(consultation)
     place = agent if agent is not None and agent.id in consultation.borrowed else _twin(primary, agent)
@@ -57,7 +57,12 @@ async def complete_ringing(consultation: Call, primary: Call, ringing: Leg) -> H
         raise SipError(481, "the agent is in no consultation")
     _check(primary)
     await give_back(consultation)
-    return await pass_on(consultation, primary, ringing, place, None)
+    try:
+        return await pass_on(consultation, primary, ringing, place, None)
+    except SipError:
+        # the agent is back already, and nobody is left for whom it rings
+        await consultation.end(BACK)
+        raise
 
 
 def _twin(primary: Call, agent: Leg | None) -> Leg | None:
@@ -76,6 +81,7 @@ async def pass_on(
     purpose = TransferTarget(transferor, refer, ReferTarget("", ringing.number, ""), attended=True)
 
     async def accept() -> None:
+        ringing.moves += 1
         target.add_leg(ringing)
         dialling.moved(target.id, target.records.write)
         dialling.remembered = target.remembered

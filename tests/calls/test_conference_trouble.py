@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from gateway.calls.audibility import Edges
+from gateway.calls.audibility import Edges, SupervisorMode
 from gateway.calls.control import ControlError
 from gateway.calls.wiring import plan
 from gateway.errors import MediaUnavailable
-from gateway.model import LegId
+from gateway.model import CallId, LegId
 from media.pool import Room, RoomFull, RoomPool
 from media.room_process import RoomProcess
 from media.room_protocol import Command, Place
 from tests.calls.conftest import OpenHouse
-from tests.calls.house import until
+from tests.calls.house import House, until
 from tests.calls.matrix import (
     AGENT,
     FOURTH,
@@ -307,3 +307,60 @@ def test_the_cheapest_connection_is_planned() -> None:
     assert plan([A, B], Edges(talk.speech, frozenset({A}))).room == {A, B}
     assert plan([A, B], Edges(speech=frozenset({(A, B)}))).room == {A, B}
     assert plan([A, B], Edges(speech=frozenset({(A, B)})), ringing=[A]).bridged == {(A, B)}
+
+
+def fails_once(h: House, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next time its sound is to be connected."""
+    sound = h.gateway.calls.calls[CallId(call)].sound
+    rewire = sound.rewire
+
+    async def failing() -> None:
+        monkeypatch.setattr(sound, "rewire", rewire)
+        raise MediaUnavailable("no answer")
+
+    monkeypatch.setattr(sound, "rewire", failing)
+
+
+async def test_a_supervisor_who_cannot_be_connected_goes_and_not_the_call(
+    house: OpenHouse, rooms: RoomPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert = await two(h)
+        view = only_call(h)
+        await control(h).supervise(view.id, agent_leg(h), THIRD, SupervisorMode.LISTEN)
+        boss = await h.teams.expect_invite()
+        fails_once(h, view.id, monkeypatch)
+        await boss.answer()
+        await boss.expect_end()
+        await stage.hear(PAIR)
+        await agent.bye()
+        await expert.expect_end()
+
+
+async def test_who_comes_back_from_a_consultation_is_connected_a_moment_later_if_need_be(
+    house: OpenHouse, rooms: RoomPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """His hold had ended and the command had failed: nothing connected him again."""
+    async with house(center_extra=AGENT, rooms=rooms) as h:
+        stage, agent, expert = await two(h)
+        view = only_call(h)
+        aside = await control(h).consult(view.id, agent_leg(h), THIRD)
+        third = await h.teams.expect_invite()
+        await third.answer()
+        primary = h.gateway.calls.calls[CallId(view.id)]
+        ended, settle = primary.settle, asyncio.Event()
+
+        async def settled() -> None:
+            await ended()
+            settle.set()
+
+        monkeypatch.setattr(primary, "settle", settled)
+        going = asyncio.create_task(control(h).back(aside.id))
+        await settle.wait()
+        monkeypatch.setattr(primary, "settle", ended)
+        fails_once(h, view.id, monkeypatch)
+        await going
+        await third.expect_end()
+        await stage.hear(PAIR)
+        await agent.bye()
+        await expert.expect_end()
