@@ -201,8 +201,8 @@ def untangle(records: Mapping[CallId, dict[str, Any]], told: Mapping[CallId, Tol
 
 
 def _given(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Legs that the call has given away, as they were then."""
-    spare = [entry[2] for entry in record["lent"].values() if len(entry) > 2]
+    """Legs that the call has given away, as they come back."""
+    spare = [{**entry[2], "role": entry[1]} for entry in record["lent"].values() if len(entry) > 2]
     return [*record.get("passing", ()), *spare]
 
 

@@ -183,3 +183,23 @@ def test_those_who_wait_in_a_call_that_the_journal_never_got_are_known() -> None
         {"id": "answered", "invite": {"way": "in", "answer": "200"}},
     ]
     assert waiting(record(*legs)) == [calling, called]
+
+
+def test_a_merge_that_was_cut_off_is_not_split() -> None:
+    """Both were on their way from the consultation: what was lent had come back alone, to music."""
+    records = {
+        GIVER: record(leg(EXPERT), agent=[TAKER, "callee", leg(AGENT, 1)]),
+        TAKER: {**record(passing=[leg(AGENT, 1), leg(THIRD)]), "above": [GIVER]},
+    }
+    untangle(records, told(booked(GIVER, AGENT, EXPERT), booked(TAKER, AGENT, THIRD)))
+    assert where(records) == {GIVER: {EXPERT}, TAKER: {AGENT, THIRD}}
+    assert list(records[GIVER]["lent"]) == [AGENT]
+
+
+def test_what_was_lent_comes_back_in_the_role_it_had() -> None:
+    records = {
+        GIVER: record(leg(EXPERT), agent=[TAKER, "callee", {**leg(AGENT, 1), "role": "caller"}]),
+        TAKER: record(),
+    }
+    untangle(records, told(booked(GIVER, AGENT, EXPERT), booked(TAKER)))
+    assert [one["role"] for one in records[GIVER]["legs"] if one["id"] == AGENT] == ["callee"]
