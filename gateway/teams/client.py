@@ -42,6 +42,7 @@ MAX_ANSWER = 16 << 20
 BATCH = 20
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 _BUSY = frozenset({429, 503, 504, 509})
+_FAILED_DEPENDENCY = 424
 _REPEATABLE = frozenset({"GET", "PATCH", "DELETE"})
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 1.0, 30.0
 _MOST_PAGES = 1000
@@ -65,7 +66,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Inner:
-    """One request of a batch; `after` is the index of the one it waits for."""
+    """One request of a batch; `after` is the index, below its own, of the one it waits for."""
 
     method: str
     path: str
@@ -185,20 +186,24 @@ class GraphClient:
     async def batch(self, inner: Sequence[Inner], *, who: str | None) -> list[Reply]:
         """Replies in the requests' order, errors included as they are; more than 20 go in several batches.
 
-        Each inner request is paced as if it came alone. Those that Graph was too busy for are sent again.
+        Each inner request is paced as if it came alone. Those that Graph was too busy for are sent again,
+        with those that wait for them; one that waits for a failed one fails with 424. Throttled when Graph
+        wants to hear nothing of a category for longer than our patience.
         """
-        found: list[Reply] = []
-        for start in range(0, len(inner), BATCH):
-            found += await self._batch(inner[start : start + BATCH], who)
-        return found
-
-    async def _batch(self, inner: Sequence[Inner], who: str | None) -> list[Reply]:
         replies: dict[int, Reply] = {}
-        waited = 0.0
-        waiting = list(range(len(inner)))
-        while True:
+        for start in range(0, len(inner), BATCH):
+            await self._batch(inner, range(start, min(start + BATCH, len(inner))), who, replies)
+        return [replies[index] for index in range(len(inner))]
+
+    async def _batch(
+        self, inner: Sequence[Inner], some: Sequence[int], who: str | None, replies: dict[int, Reply]
+    ) -> None:
+        """Into `replies`, which holds those of the batches before."""
+        waited, waiting = 0.0, list(some)
+        while waiting := _ready(inner, waiting, replies):
             for index in waiting:
-                await self.pace.take(inner[index].method, *_split(inner[index].path))
+                path, query = _split(inner[index].path)
+                await self._take(inner[index].method, path, query, self._clock.now() + self._patience)
             reply = await self.request(
                 "POST", "/$batch", who=who, body={"requests": _written(inner, waiting)}, repeatable=False
             )
@@ -210,19 +215,24 @@ class GraphClient:
                     int(one["status"]), body if isinstance(body, dict) else {}, headers, reply.request_id
                 )
                 self.counters.count(category(inner[index].method, inner[index].path), int(one["status"]))
-            busy = [
-                index
-                for index in waiting
-                if index in replies and replies[index].status == 429 and inner[index].after is None
-            ]
-            delay = max((self._delay(replies[index].headers, 0) for index in busy), default=0.0)
+            for index in waiting:
+                replies.setdefault(index, Reply(0, {}, {}, reply.request_id))
+            busy = [index for index in waiting if _too_busy(inner[index].method, replies[index])]
+            delays = {index: self._delay(replies[index].headers, 0) for index in busy}
+            for index, seconds in delays.items():
+                self.pace.close_for(inner[index].method, _split(inner[index].path)[0], seconds)
+            delay = max(delays.values(), default=0.0)
             if not busy or waited + delay > self._patience:
-                missing = Reply(0, {}, {}, reply.request_id)
-                return [replies.get(index, missing) for index in range(len(inner))]
+                return
             self.counters.throttled += 1
             waited += delay
             await pause(self._clock, delay)
-            waiting = busy
+            for index in waiting:
+                if replies[index].status == _FAILED_DEPENDENCY and inner[index].after in busy:
+                    busy.append(index)
+            waiting = sorted(busy)
+            for index in waiting:
+                del replies[index]
 
     async def _send(
         self,
@@ -377,6 +387,25 @@ def _split(path: str) -> tuple[str, str]:
     return found, query
 
 
+def _too_busy(method: str, reply: Reply) -> bool:
+    """Whether the same may be asked once more."""
+    told = reply.status in (429, 503) and "retry-after" in reply.headers
+    return reply.status == 429 or told or (reply.status in _BUSY and method in _REPEATABLE)
+
+
+def _ready(inner: Sequence[Inner], wanted: Sequence[int], replies: dict[int, Reply]) -> list[int]:
+    """Those of `wanted` for which nothing has failed; the others are answered here."""
+    found = []
+    for index in wanted:
+        after = inner[index].after
+        before = replies.get(after) if after is not None else None
+        if before is not None and not 200 <= before.status < 300:
+            replies[index] = Reply(_FAILED_DEPENDENCY, {}, {}, before.request_id)
+        else:
+            found.append(index)
+    return found
+
+
 def _written(inner: Sequence[Inner], wanted: Sequence[int]) -> list[Json]:
     found: list[Json] = []
     for index in wanted:
@@ -384,7 +413,7 @@ def _written(inner: Sequence[Inner], wanted: Sequence[int]) -> list[Json]:
         request: Json = {"id": str(index), "method": one.method, "url": one.path}
         if one.body is not None:
             request |= {"body": one.body, "headers": {"Content-Type": "application/json"}}
-        if one.after is not None:
+        if one.after in wanted:
             request["dependsOn"] = [str(one.after)]
         found.append(request)
     return found

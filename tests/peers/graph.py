@@ -17,6 +17,7 @@ import asyncio
 import json
 import re
 import ssl
+import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -192,7 +193,7 @@ class GraphSim:
         grant = self.entra.grants.get(headers.get("authorization", "").removeprefix("Bearer "))
         path = unquote(raw_path)
         try:
-            if grant is None:
+            if grant is None or grant.expires <= time.time():
                 raise Refusal(
                     401,
                     "InvalidAuthenticationToken",
@@ -249,21 +250,29 @@ class GraphSim:
         requests = body.get("requests", [])
         if not 0 < len(requests) <= _BATCH:
             raise Refusal(400, "BadRequest", f"A batch holds 1 to {_BATCH} requests.")
-        answers = []
-        for one in reversed(requests):
+        answers: list[Json] = []
+        failed: set[str] = set()
+        for one in requests:
             url = urlsplit(one["url"])
             inner = {"authorization": headers.get("authorization", "")}
             inner |= {name.lower(): value for name, value in one.get("headers", {}).items()}
-            if one.get("body") is not None and "content-type" not in inner:
+            unknown = set(one.get("dependsOn", [])) - {each["id"] for each in requests}
+            if unknown:
+                raise Refusal(400, "BadRequest", "dependsOn names a request that is not in the batch.")
+            if failed & set(one.get("dependsOn", [])):
+                reply = Refusal(424, "FailedDependency", "A request it depends on failed.").reply("")
+            elif one.get("body") is not None and "content-type" not in inner:
                 reply = Refusal(400, "BadRequest", "Content-Type is needed with a body.").reply("")
             else:
                 path = url.path if url.path.startswith("/") else f"/{url.path}"
                 query = dict(parse_qsl(url.query, keep_blank_values=True))
                 reply = await self._answer(one["method"], path, query, inner, one.get("body") or {})
+            if reply.status >= 300:
+                failed.add(one["id"])
             answers.append(
                 {"id": one["id"], "status": reply.status, "headers": dict(reply.headers), "body": reply.body}
             )
-        return Reply(200, {"responses": answers})
+        return Reply(200, {"responses": answers[::-1]})
 
     def _page(self, call: Call, items: list[Json], size: int) -> Reply:
         """`$top` or the default, and a next link with a `$skiptoken` that nobody else could build."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import replace
 from email.utils import format_datetime
 
 import pytest
@@ -174,6 +176,52 @@ async def test_a_batch_comes_back_in_order_and_its_busy_parts_are_sent_again(
     assert replies[0].body["id"] == ANN
     assert clock.now() - began >= 2.5
     assert sim.count("GET", f"/users/{ERIKA}") == 25
+
+
+async def test_what_waits_for_another_in_a_batch_is_sent_again_with_it(
+    sim: GraphSim, client: GraphClient, clock: FakeClock
+) -> None:
+    """Beyond the twentieth, `after` named another one; an inner 503 and what waited for it were lost."""
+    inner = [Inner("GET", f"/users/{ERIKA}")] * 22
+    inner += [
+        Inner("GET", "/users/nobody"),
+        Inner("GET", f"/users/{ANN}/presence", after=3),
+        Inner("POST", f"/users/{ANN}/presence/setPresence", SET),
+        Inner("GET", f"/users/{ANN}", after=24),
+        Inner("GET", f"/users/{ANN}", after=25),
+        Inner("GET", f"/users/{ANN}", after=22),
+        Inner("GET", f"/users/{ANN}", after=27),
+    ]
+    inner += [Inner("GET", f"/users/{ERIKA}")] * 11 + [Inner("GET", f"/users/{ANN}", after=27)]
+    sim.trouble("setPresence", 503, retry_after="3")
+    began = clock.now()
+    replies = await drive(clock, client.batch(inner, who=None))
+    assert [one.status for one in replies] == [200] * 22 + [404, 200, 200, 200, 200, 424, 424] + [
+        200
+    ] * 11 + [424]
+    assert replies[26].body["id"] == ANN
+    assert clock.now() - began >= 3
+    assert sim.count("GET", f"/users/{ERIKA}") == 33
+
+
+async def test_a_batch_that_waits_too_long_closes_its_category(
+    sim: GraphSim, client: GraphClient, clock: FakeClock
+) -> None:
+    sim.trouble("presence", 429, retry_after="120")
+    path = f"/users/{ANN}/presence"
+    (reply,) = await drive(clock, client.batch([Inner("GET", path)], who=None))
+    assert reply.status == 429
+    with pytest.raises(Throttled, match="not sent"):
+        await client.batch([Inner("GET", path)], who=None)
+
+
+async def test_a_token_past_its_time_is_not_taken(sim: GraphSim, client: GraphClient) -> None:
+    """The stand-in took every token it had ever given out."""
+    await client.get("/users", who=None)
+    for token, grant in sim.entra.grants.items():
+        sim.entra.grants[token] = replace(grant, expires=time.time() - 1)
+    await client.get("/users", who=None)
+    assert sim.entra.requests.count("token client_credentials") == 2
 
 
 async def test_posting_in_a_batch(sim: GraphSim, client: GraphClient) -> None:
