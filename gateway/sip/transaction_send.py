@@ -19,6 +19,7 @@ from gateway.sip.transaction_client import (
 )
 from gateway.sip.transaction_machine import Machine, State, log
 from gateway.sip.transaction_timers import Timers
+from gateway.sip.transaction_waiting import Connections, Waiting
 from gateway.sip.transport_flow import Flow
 from gateway.sip.transport_types import UDP_SWITCH_SIZE, Target, TransportKind
 
@@ -31,18 +32,10 @@ WITHOUT_TCP = 300.0
 MAX_WITHOUT_TCP = 1024
 
 
-class Transports(Protocol):
+class Transports(Connections, Protocol):
     """What transactions need of gateway.sip.transport.TransportLayer."""
 
     on_closed: Callable[[Flow], None] | None
-
-    def flow_now(self, target: Target) -> Flow | None:
-        """A flow to `target` that is usable without waiting: UDP, or a stream that is connected already."""
-        ...
-
-    async def flow(self, target: Target) -> Flow:
-        """TransportError when there is no way."""
-        ...
 
     def sent_by(self, flow: Flow, via_host: str | None) -> str:
         """host[:port] for a Via on this flow: where a response finds us when the connection is gone."""
@@ -76,6 +69,7 @@ class ClientSide:
         self._sent_by: OrderedDict[str, None] = OrderedDict()
         self._without_tcp: OrderedDict[Target, float] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting = Waiting(transports, self._spawn)
 
     @property
     def active(self) -> int:
@@ -138,12 +132,14 @@ class ClientSide:
             self._start(transaction, way, via_host)
             return
         try:
-            flow = self._transports.flow_now(way)
+            flow = self._waiting.flow_now(way)
         except TransportError as error:
             transaction.fail(error)
             return
         if flow is None:
-            self._spawn(self._connect(transaction, way, via_host))
+            self._waiting.when_connected(
+                way, lambda made: self._start(transaction, made, via_host), transaction.fail
+            )
             return
         self._start(transaction, flow, via_host)
         if flow.reliable and transaction.state is not State.TERMINATED:
@@ -178,14 +174,6 @@ class ClientSide:
         self._sent_by.move_to_end(sent_by.lower())
         if len(self._sent_by) > MAX_SENT_BY:
             self._sent_by.popitem(last=False)
-
-    async def _connect(self, transaction: ClientTransaction, target: Target, via_host: str | None) -> None:
-        try:
-            flow = await self._transports.flow(target)
-        except TransportError as error:
-            transaction.fail(error)
-            return
-        self._start(transaction, flow, via_host)
 
     async def _switch_to_tcp(
         self, transaction: ClientTransaction, way: Flow | Target, via_host: str | None
@@ -230,18 +218,14 @@ class ClientSide:
         if target is None:
             return False
         self._counters["retried"] += 1
-        self._spawn(self._reconnect(transaction, target, via))
-        return True
 
-    async def _reconnect(self, transaction: ClientTransaction, target: Target, via: str) -> None:
-        try:
-            flow = await self._transports.flow(target)
-        except TransportError as error:
-            transaction.fail(error)
-            return
-        if transaction.state is not State.TERMINATED:
-            log.info("event=resent %s via=%r peer=%s", transaction.label, via, target)
-            transaction.restart(flow)
+        def again(flow: Flow) -> None:
+            if transaction.state is not State.TERMINATED:
+                log.info("event=resent %s via=%r peer=%s", transaction.label, via, target)
+                transaction.restart(flow)
+
+        self._waiting.when_connected(target, again, transaction.fail)
+        return True
 
     def start_cancel(self, cancel: Request, flow: Flow) -> None:
         """ClientHost: the CANCEL has the INVITE's Via, so its branch is known already. It goes where the
@@ -260,40 +244,32 @@ class ClientSide:
             if target is not None and transaction.state is not State.TERMINATED:
                 self._targets[transaction] = (target, cancel.headers["Via"])
             return
-        self._spawn(self._start_anew(transaction, target))
-
-    async def _start_anew(self, transaction: ClientTransaction, target: Target) -> None:
-        try:
-            flow = await self._transports.flow(target)
-        except TransportError as error:
-            transaction.fail(error)
-            return
-        transaction.start(flow)
+        self._waiting.when_connected(target, transaction.start, transaction.fail)
 
     def send_ack(self, ack: Request, flow_or_target: Flow | Target, via_host: str | None = None) -> None:
         """The ACK for a 2xx: no transaction, straight to the transport (13.2.2.4). Failure is logged: the
         peer's repeated 2xx asks for it again."""
+
+        def failed(error: SipError) -> None:
+            log.warning("event=ack-not-sent peer=%s reason=%s", flow_or_target, error.text)
+
         flow = flow_or_target if isinstance(flow_or_target, Flow) else None
         try:
             if isinstance(flow_or_target, Target):
-                flow = self._transports.flow_now(flow_or_target)
+                flow = self._waiting.flow_now(flow_or_target)
                 if flow is None:
-                    self._spawn(self._ack_later(ack, flow_or_target, via_host))
+                    self._waiting.when_connected(
+                        flow_or_target, lambda made: self._send_ack(ack, made, via_host), failed
+                    )
                     return
             if flow is not None:
                 self._send_ack(ack, flow, via_host)
         except SipError as error:
-            log.warning("event=ack-not-sent peer=%s reason=%s", flow_or_target, error.text)
+            failed(error)
 
     def _send_ack(self, ack: Request, flow: Flow, via_host: str | None) -> None:
         self._put_via(ack, flow, via_host, new_branch())
         flow.send(to_bytes(ack))
-
-    async def _ack_later(self, ack: Request, target: Target, via_host: str | None) -> None:
-        try:
-            self._send_ack(ack, await self._transports.flow(target), via_host)
-        except SipError as error:
-            log.warning("event=ack-not-sent peer=%s reason=%s", target, error.text)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -350,6 +350,35 @@ async def test_request_to_a_target_waits_for_the_connection() -> None:
     assert not outcome.failures
 
 
+async def test_requests_to_a_target_keep_their_order_in_the_moment_its_connection_is_there() -> None:
+    """After a restart the BYE went out before the re-INVITE that had waited for the same connection."""
+    stage, flow = Stage(), FakeFlow(TransportKind.TLS)
+    stage.transports.connecting = connected = asyncio.Event()
+    send(stage, TLS_PEER, outgoing("INVITE"))
+    stage.layer.send_ack(outgoing("ACK"), TLS_PEER)
+    await turns()
+    stage.transports.ready[TLS_PEER] = flow
+    connected.set()
+    send(stage, TLS_PEER, outgoing("BYE"))
+    stage.layer.send_ack(outgoing("ACK"), TLS_PEER)
+    await turns()
+    assert [request.method for request in flow.requests] == ["INVITE", "ACK", "BYE", "ACK"]
+    send(stage, TLS_PEER, outgoing("INFO"))
+    assert flow.requests[-1].method == "INFO", "nobody waits any more"
+
+
+async def test_refused_connection_is_told_to_all_who_waited() -> None:
+    stage = Stage()
+    outcomes = [send(stage, TCP_PEER, outgoing(method))[1] for method in ("INVITE", "BYE")]
+    await turns()
+    stage.clock.advance(0)
+    assert [[type(f) for f in outcome.failures] for outcome in outcomes] == [[TransportError]] * 2
+    stage.transports.connectable[TCP_PEER] = flow = FakeFlow(TransportKind.TCP)
+    send(stage, TCP_PEER)
+    await turns()
+    assert [request.method for request in flow.requests] == ["INVITE"]
+
+
 async def test_refused_connection_is_reported_once() -> None:
     stage = Stage()
     _, outcome = send(stage, Target(TransportKind.TCP, "192.0.2.9", 5060))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -47,12 +48,13 @@ class FakeFlow(Flow):
 
 
 class FakeTransports:
-    """Implements gateway.sip.transaction.Transports."""
+    """Implements gateway.sip.transaction.Transports. `connecting`: connections wait for it."""
 
     def __init__(self) -> None:
         self.on_closed: Callable[[Flow], None] | None = None
         self.ready: dict[Target, FakeFlow] = {}
         self.connectable: dict[Target, FakeFlow] = {}
+        self.connecting: asyncio.Event | None = None
 
     def flow_now(self, target: Target) -> Flow | None:
         flow = self.ready.get(target)
@@ -61,6 +63,8 @@ class FakeTransports:
         return flow
 
     async def flow(self, target: Target) -> Flow:
+        if self.connecting is not None:
+            await self.connecting.wait()
         flow = self.ready.get(target) or self.connectable.get(target)
         if flow is None:
             raise TransportError("refused")
