@@ -153,14 +153,18 @@ async def _conference(options: argparse.Namespace) -> int:
 
 def _add_reports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="up to 2,000,000")
+    parser.add_argument("--ask", default="", metavar="TEXT", help="only questions with TEXT in their names")
 
 
 async def _reports(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="tandem-bench-", ignore_cleanup_errors=True) as name:
-        figures = await reports.measure(options.rows, Path(name))
+        figures = await reports.measure(options.rows, Path(name), options.ask)
     print_table(reports.table(figures))
-    print_json("reports", **asdict(figures))
-    return 0
+    grown = reports.grown(figures)
+    print_json("reports", **asdict(figures), grown=grown)
+    for line in grown:
+        print(f"memory grows with the rows: {line}", file=sys.stderr)
+    return 1 if grown else 0
 
 
 _BENCHES = {"calls": _calls, "conference": _conference, "reports": _reports}

@@ -15,6 +15,7 @@ import pytest
 
 from tests.bench.calls import Load
 from tests.bench.measure import marked, percentile
+from tests.bench.reports import Answer, Figures, grown
 from tests.bench.sides import ROOT
 from tests.bench.targets import Command, TargetFailed
 from tests.support.waiting import until
@@ -69,13 +70,29 @@ async def test_conference(tmp_path: Path) -> None:
 
 
 async def test_reports(tmp_path: Path) -> None:
-    found = await bench(tmp_path, "reports", "--rows", "3000")
+    found = await bench(tmp_path, "reports", "--rows", "3000", "--ask", "a day")
     answers = found["answers"]
-    assert answers["all: CSV export"]["rows"] == 3000
     assert 0 < answers["a day: every row"]["rows"] < 3000
-    assert answers["a day: CSV export"]["rows"] == answers["a day: every row"]["rows"]
+    for form in ("CSV", "Parquet"):
+        assert answers[f"a day: {form} export"]["rows"] == answers["a day: every row"]["rows"]
+        assert answers[f"a day: {form} export"]["bytes_written"] > 10_000
+    assert found["grown"] == []
     assert answers["a day: first page of 100"]["rows"] <= 100
     assert all(answer["peak"] >= answer["before"] > 0 for answer in answers.values())
+
+
+@pytest.mark.parametrize(
+    ("day", "more", "complains"), [(30_000, 4, False), (30_000, 13, True), (100, 12, False)]
+)
+def test_a_whole_export_that_takes_more_memory_than_a_days_is_a_failure(
+    day: int, more: int, complains: bool
+) -> None:
+    figures = Figures(1_000_000)
+    for form in ("CSV", "Parquet"):
+        figures.answers[f"a day: {form} export"] = Answer(day, 1.0, 80 << 20, 60 << 20)
+        figures.answers[f"all: {form} export"] = Answer(1_000_000, 1.0, 80 << 20, 60 << 20)
+    figures.answers["all: CSV export"] = Answer(1_000_000, 1.0, (80 + more) << 20, 60 << 20)
+    assert [line.split(":")[0] for line in grown(figures)] == ["CSV"] * complains
 
 
 async def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
