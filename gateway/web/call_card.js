@@ -47,7 +47,8 @@ export function answerCommands(call, desk) {
 /** Where an incoming call is to be answered; null: with the button, or nothing rings yet. */
 export function answerHint(call, desk) {
   const mine = legOf(call, desk.login);
-  if (desk.phone?.rings(mine.id) || mine.state !== "ringing") return null;
+  if (desk.phone?.rings(mine.id)) return desk.phone.silent ? t("phone_silent") : null;
+  if (mine.state !== "ringing") return null;
   return t(mine.answerable ? "answer_here_or_there" : "answer_on_phone");
 }
 

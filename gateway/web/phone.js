@@ -1,5 +1,6 @@
 // The browser as the agent's telephone: WebRTC over GET /api/v1/phone. Off unless the agent switches it on here.
 
+import { Sound, loudness, routed } from "./sound.js";
 import { t } from "./texts.js";
 
 const KEPT_ON = "tandem.phone_on";
@@ -27,10 +28,12 @@ export class Phone {
     this.inputs = [];
     this.outputs = [];
     this.trouble = null;
+    this.sound = new Sound(() => this.changed());
     this.timers = [setInterval(() => this.level(), LEVEL), setInterval(() => void this.attend(), ATTEND), setInterval(() => void this.measure(), STATS)];
     this.plugged = () => {
       void this.devices();
       void this.replug();
+      void this.reroute();
     };
     navigator.mediaDevices?.addEventListener("devicechange", this.plugged);
     if (this.on) this.open();
@@ -42,6 +45,11 @@ export class Phone {
 
   get output() {
     return localStorage.getItem(KEPT_OUTPUT) ?? "";
+  }
+
+  /** The bell would not be heard. */
+  get silent() {
+    return this.state === "ready" && this.sound.silent;
   }
 
   switch(on) {
@@ -70,7 +78,7 @@ export class Phone {
     this.timers.forEach(clearInterval);
     navigator.mediaDevices?.removeEventListener("devicechange", this.plugged);
     this.close();
-    void this.audio?.close();
+    this.sound.close();
   }
 
   close() {
@@ -92,6 +100,7 @@ export class Phone {
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v1/phone`);
     this.socket = socket;
     this.state = "connecting";
+    this.sound.open(this.output);
     void this.devices();
     socket.onmessage = (event) => socket === this.socket && void this.told(JSON.parse(event.data));
     socket.onclose = (event) => {
@@ -246,7 +255,7 @@ export class Phone {
   tapped(microphone) {
     // Only what is pulled out, or taken away by the browser, ends by itself.
     for (const track of microphone.getTracks()) track.onended = () => void this.replug();
-    return { microphone, ear: this.analyser(microphone) };
+    return { microphone, ear: this.sound.analyser(microphone) };
   }
 
   /** Calls whose microphone was pulled out get the one that is there now. */
@@ -263,15 +272,12 @@ export class Phone {
   /** Where the others are heard. */
   async listen(device) {
     localStorage.setItem(KEPT_OUTPUT, device);
-    for (const { player } of this.legs.values()) await this.route(player);
+    await this.reroute();
   }
 
-  async route(player) {
-    try {
-      if (player && player.sinkId !== this.output) await player.setSinkId(this.output);
-    } catch {
-      // The loudspeaker was pulled out: the system's choice plays.
-    }
+  async reroute() {
+    const players = [...this.legs.values()].map(({ player }) => routed(player, this.output));
+    await Promise.all([this.sound.route(this.output), ...players]);
   }
 
   // ---- sound ----
@@ -284,24 +290,12 @@ export class Phone {
     this.changed();
   }
 
-  context() {
-    this.audio ??= new AudioContext();
-    void this.audio.resume();
-    return this.audio;
-  }
-
-  analyser(stream) {
-    const analyser = this.context().createAnalyser();
-    this.context().createMediaStreamSource(stream).connect(analyser);
-    return analyser;
-  }
-
   hear(call, stream) {
     call.player ??= document.body.appendChild(document.createElement("audio"));
     call.player.autoplay = true;
     call.player.srcObject = stream;
-    if (this.output) void this.route(call.player);
-    call.mouth = this.analyser(stream);
+    if (this.output) void routed(call.player, this.output);
+    call.mouth = this.sound.analyser(stream);
   }
 
   hush(call) {
@@ -323,19 +317,7 @@ export class Phone {
 
   ring() {
     const wanted = [...this.legs.values()].some((call) => call.state === "ringing" && !call.auto);
-    if (wanted === Boolean(this.bell)) return;
-    if (!wanted) {
-      this.bell.stop();
-      this.bell = null;
-      return;
-    }
-    const context = this.context();
-    const volume = context.createGain();
-    volume.gain.value = 0.1;
-    this.bell = context.createOscillator();
-    this.bell.frequency.value = 425;
-    this.bell.connect(volume).connect(context.destination);
-    this.bell.start();
+    this.sound.ring(wanted);
   }
 
   level() {
@@ -426,13 +408,6 @@ async function microphoneOf(device) {
 const coarse = (figure, step) => step * Math.round(figure / step);
 
 const alive = (peer) => peer && !["failed", "disconnected", "closed"].includes(peer.connectionState);
-
-/** 0..1 */
-function loudness(analyser) {
-  const samples = new Float32Array(analyser.fftSize);
-  analyser.getFloatTimeDomainData(samples);
-  return Math.min(1, 3 * Math.sqrt(samples.reduce((sum, one) => sum + one * one, 0) / samples.length));
-}
 
 function gathered(peer) {
   return new Promise((done) => {

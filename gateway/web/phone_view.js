@@ -21,6 +21,7 @@ export function phoneView(phone) {
     ),
     phone.on && [
       h("span", { class: "status", role: "status" }, t(`phone_${phone.state}`)),
+      phone.silent && h("strong", { role: "status", "data-key": "silent" }, t("phone_silent")),
       phone.state === "replaced" && h("button", { type: "button", class: "small", "data-key": "ring-here", onclick: () => phone.switch(true) }, t("ring_here")),
       device("microphone", phone.inputs, phone.input, (chosen) => void phone.choose(chosen)),
       phone.outputs.length > 0 && device("speaker", phone.outputs, phone.output, (chosen) => void phone.listen(chosen)),

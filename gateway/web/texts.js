@@ -178,6 +178,7 @@ const en = {
   phone_off: "off",
   phone_connecting: "connecting…",
   phone_ready: "ready to ring",
+  phone_silent: "The browser is silent: click anywhere to hear it ring.",
   phone_replaced: "Your telephone is in another tab.",
   microphone: "Microphone",
   speaker: "Loudspeaker",

@@ -8,10 +8,12 @@ from tests.browser.actions import NO_CALL, browser_phone, heading, in_call, pres
 from tests.browser.ears import Ears
 from tests.browser.site import ANNA, ANNA_HZ, CUSTOMER, EXPERT, Site
 
-LABEL_OF = "async id => (await navigator.mediaDevices.enumerateDevices()).find(d => d.deviceId === id).label"
+LABEL_OF = "async id => (await navigator.mediaDevices.enumerateDevices()).find(d => d.deviceId === id)?.label"
 MICROPHONE = 'connections.at(-1).getSenders()[0].track.label === "Fake Audio Input 2"'
 SPEAKER = f'await ({LABEL_OF})(document.querySelector("audio").sinkId) === "Fake Audio Output 2"'
 IN_ANOTHER_TAB = "Your telephone is in another tab."
+BELL_THERE = f'await ({LABEL_OF})([...contexts.keys()][0].sinkId) === "Fake Audio Output 2"'
+SUSPEND = "for (const one of contexts.keys()) void one.suspend()"
 LIVE = "connections.flatMap(one => one.getSenders()).filter(one => one.track?.readyState === 'live').length"
 PULL_OUT = """() => {
     const { track } = connections.at(-1).getSenders()[0];
@@ -30,6 +32,7 @@ async def test_a_reload_in_mid_call_picks_the_call_up_again_with_the_chosen_devi
         await page.get_by_label(name, exact=True).select_option(label=label)
     await until_so(page, MICROPHONE)
     await until_so(page, SPEAKER)
+    await until_so(page, BELL_THERE)
     await ears.hear(PAIR)
     await page.evaluate(PULL_OUT)
     await expect(page.get_by_text("You speak through this one now: Fake Audio Input 2")).to_be_visible()
@@ -79,8 +82,17 @@ async def test_a_call_that_the_page_does_not_take(site: Site) -> None:
     page = await site.page("anna")
     await browser_phone(page)
     customer = await site.carrier.call(ANNA)
+    await rings(page)
+    # As in a page that nobody has used yet: a browser lets it play nothing.
+    await page.evaluate(SUSPEND)
+    await expect(page.get_by_text("click anywhere to hear it ring")).to_have_count(2)
+    await rings(page, False)
+    await page.get_by_role("heading", name="History").click()
+    await rings(page)
+    await expect(page.get_by_text("click anywhere to hear it ring")).to_have_count(0)
     await press(page, "Decline")
     assert (await customer.outcome()).code == 486
+    await rings(page, False)
     await expect(page.get_by_text(NO_CALL)).to_be_visible()
 
     await page.evaluate(
@@ -90,8 +102,10 @@ async def test_a_call_that_the_page_does_not_take(site: Site) -> None:
     await press(page, "Answer")
     await expect(page.get_by_text("The microphone cannot be used: denied")).to_be_visible()
     await expect(page.get_by_role("button", name="Answer")).to_be_visible()
+    await rings(page)
     await customer.cancel()
     await expect(page.get_by_role("button", name="Answer")).to_have_count(0)
+    await rings(page, False)
 
     second = await site.page("anna")
     await browser_phone(second)
