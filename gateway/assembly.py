@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.agents.part import AgentsPart
 from gateway.api.call_detail_routes import call_detail_operation
@@ -42,13 +43,16 @@ from gateway.config_models import Config
 from gateway.desk import agent_readings, open_desk
 from gateway.parts import EnginePart, JournalPart, RecorderPart, RecoveryPart, RoomsPart
 from gateway.state_dir import Note, StateDir
-from gateway.teams.wiring import open_teams, tokens_kept
+from gateway.teams.sign_in_model import TokensKept
 from gateway.telephony import Telephony
 from media import music
 from media.engine import Engine, EngineSettings
 from media.melody import write_melody
 from media.patchbay import PatchBay
 from media.pool import RoomPool, RoomSettings
+
+if TYPE_CHECKING:
+    from gateway.teams.room import TeamsRoom
 
 _MIB = 1 << 20
 
@@ -110,12 +114,16 @@ def assemble(
         records_clock=telephony.context.clock,
     )
     agents.roster.changed.append(telephony.know_agents)
-    teams = open_teams(config, agents, http, metrics)
-    open_desk(
-        config, agents, control, journal, http,
-        kept=tokens_kept(teams) if teams is not None else None,
-        teams=teams.feeds if teams is not None else None,
-    )  # fmt: skip
+    teams: TeamsRoom | None = None
+    kept: TokensKept | None = None
+    if config.graph is not None:
+        # not at the top: who does not use msal does not wait for it at every start
+        from gateway.teams.wiring import open_teams, tokens_kept
+
+        teams = open_teams(config, config.graph, agents, http, metrics)
+        kept = tokens_kept(teams)
+    feeds = teams.feeds if teams is not None else None
+    open_desk(config, agents, control, journal, http, kept=kept, teams=feeds)
     http.add_routes([streams.operation(), call_detail_operation(reports)])
     phone = PhoneRoutes(telephony.context.phones, readers=readers)
     http.add_routes([phone.operation()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from gateway.agents.part import AgentsPart
 from gateway.api.agent_event_routes import AgentEventStreams
@@ -18,7 +19,10 @@ from gateway.api.web_routes import web_operations
 from gateway.cdr.journal import Journal
 from gateway.clock import Clock, LoopClock
 from gateway.config_models import Config
-from gateway.teams.sign_in import EntraSignIn, TokensKept
+from gateway.teams.sign_in_model import TokensKept
+
+if TYPE_CHECKING:
+    from gateway.teams.sign_in import EntraSignIn
 
 
 def open_desk(
@@ -59,6 +63,9 @@ def _entra(config: Config, kept: TokensKept | None) -> EntraSignIn | None:
     sign_in, graph = config.sign_in, config.graph
     if not sign_in.entra or graph is None or sign_in.public_url is None:
         return None
+    # not at the top: who does not use msal does not wait for it at every start
+    from gateway.teams.sign_in import EntraSignIn
+
     return EntraSignIn(graph, f"{sign_in.public_url.rstrip('/')}{PATH}/entra/callback", kept=kept)
 
 

@@ -107,4 +107,4 @@ audit = Table(
 
 def migrate(engine: Engine) -> None:
     """Bring the schema up to date; two gateways that start together do it one after the other."""
-    house.migrate(engine, MIGRATIONS)
+    house.migrate(engine, MIGRATIONS, table=VERSION_TABLE)

@@ -30,7 +30,7 @@ from gateway.agents.roster import Roster
 from gateway.api.operation import Answer, Asked, Operation, Strict, json_answer, json_response
 from gateway.api.problems import Problem
 from gateway.api.sessions import Door, session_of
-from gateway.teams.sign_in import EntraFlow, EntraIdentity, EntraRefused, EntraUnavailable
+from gateway.teams.sign_in_model import EntraFlow, EntraIdentity, EntraRefused, EntraUnavailable
 
 log = logging.getLogger("tandem.api")
 

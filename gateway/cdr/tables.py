@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import (
     JSON,
     Column,
@@ -28,6 +26,7 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    inspect,
     make_url,
     text,
 )
@@ -166,12 +165,22 @@ def _write_ahead(cursor: DBAPICursor) -> None:
 
 
 def migrate(
-    engine: Engine, scripts: Path = Path(__file__).parent / "migrations", version: str = "head"
+    engine: Engine,
+    scripts: Path = Path(__file__).parent / "migrations",
+    version: str = "head",
+    *,
+    table: str = VERSION_TABLE,
 ) -> None:
     """Bring the schema up to date; two gateways that start together do it one after the other.
 
-    scripts: the chain of migrations; the agents' room has one of its own
+    scripts, table: the chain of migrations and where it is noted how far it is; each room has its own
     """
+    if version == "head" and _version(engine, table) == newest(scripts):
+        return
+    # not at the top: a gateway whose schema is up to date does not wait for Alembic at every start
+    from alembic import command
+    from alembic.config import Config
+
     settings = Config()
     settings.set_main_option("script_location", str(scripts))
     settings.set_main_option("path_separator", "os")
@@ -183,3 +192,16 @@ def migrate(
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         settings.attributes["connection"] = connection
         command.upgrade(settings, version)
+
+
+def newest(scripts: Path) -> str:
+    """The revision of the last migration by its file's name (v0003_view.py is 0003)."""
+    return max(file.name for file in (scripts / "versions").glob("v*.py"))[1:5]
+
+
+def _version(engine: Engine, table: str) -> str | None:
+    """How far the chain is; None for a database that knows nothing of it."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(table):
+            return None
+        return connection.execute(text(f"SELECT version_num FROM {table}")).scalar()

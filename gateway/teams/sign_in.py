@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +18,13 @@ import msal
 import requests
 
 from gateway.config_models import Graph
-from gateway.errors import TandemError
+from gateway.teams.sign_in_model import (
+    EntraFlow,
+    EntraIdentity,
+    EntraRefused,
+    EntraUnavailable,
+    TokensKept,
+)
 
 log = logging.getLogger("tandem.teams")
 
@@ -27,40 +32,6 @@ TIMEOUT = 10.0
 _MICROSOFT = ("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn")
 _SKEW = 300
 """Seconds two clocks may differ."""
-
-TokensKept = Callable[["EntraIdentity", str], None]
-
-
-class EntraRefused(TandemError):
-    """Entra, or what it told us, does not let this person in. reason: a bounded word; text: for logs."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        self.reason = reason
-        super().__init__(f"{reason}: {text}")
-
-
-class EntraUnavailable(TandemError):
-    """Entra does not answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class EntraIdentity:
-    """Who Entra says this is. oid: object id; roles: the app roles assigned to him."""
-
-    oid: str
-    tenant: str
-    user_principal_name: str
-    name: str
-    roles: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class EntraFlow:
-    """A sign-in under way: where the browser goes, what it comes back with, what msal must see again."""
-
-    url: str
-    state: str
-    data: dict[str, Any]
 
 
 class _Http(requests.Session):

@@ -129,7 +129,7 @@ class Store:
         self._dispose()
         engine = tables.make(self._url)
         try:
-            tables.migrate(engine, MIGRATIONS)
+            tables.migrate(engine, MIGRATIONS, table=VERSION_TABLE)
         except BaseException:
             engine.dispose()
             raise

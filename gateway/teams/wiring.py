@@ -17,15 +17,15 @@ from gateway.teams.presence_desk import AgentDesks
 from gateway.teams.presence_rules import IN_A_CALL, MARKER, WIDER, Options
 from gateway.teams.room import Settings, TeamsRoom
 from gateway.teams.routes import outside_routes, teams_operations
-from gateway.teams.sign_in import EntraIdentity, TokensKept
+from gateway.teams.sign_in_model import EntraIdentity, TokensKept
 from gateway.teams.web_chat_routes import web_chat_operations
 
 
-def open_teams(config: Config, agents: AgentsPart, http: HttpApi, metrics: Metrics) -> TeamsRoom | None:
-    """Add routes and metrics, before the server's start; None without `[graph]`."""
-    if config.graph is None:
-        return None
-    room = TeamsRoom(settings(config, config.graph, agents), AgentDesks(agents.agents))
+def open_teams(
+    config: Config, graph: Graph, agents: AgentsPart, http: HttpApi, metrics: Metrics
+) -> TeamsRoom:
+    """Add routes and metrics, before the server's start."""
+    room = TeamsRoom(settings(config, graph, agents), AgentDesks(agents.agents))
     http.add_routes([*outside_routes(room), *teams_operations(room), *web_chat_operations(room.web_chats)])
     agents.roster.changed.append(lambda _: room.mapping_changed())
     metrics.add("teams", lambda: teams_readings(room))

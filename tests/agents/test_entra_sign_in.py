@@ -18,7 +18,8 @@ from gateway.agents.people import UserRole
 from gateway.api import sign_in
 from gateway.clock import LoopClock
 from gateway.config_models import Graph
-from gateway.teams.sign_in import EntraIdentity, EntraRefused, EntraSignIn, EntraUnavailable, identity_of
+from gateway.teams.sign_in import EntraSignIn, identity_of
+from gateway.teams.sign_in_model import EntraIdentity, EntraRefused, EntraUnavailable
 from tests.agents.house import Answered, Browser, House, open_house
 from tests.peers.graph import CLIENT, SECRET, TENANT, GraphSim, make_identity
 

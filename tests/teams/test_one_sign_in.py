@@ -13,7 +13,8 @@ from gateway.config_models import Graph
 from gateway.teams.chats import Popped
 from gateway.teams.entra import Identity
 from gateway.teams.room import TeamsRoom
-from gateway.teams.sign_in import EntraIdentity, EntraSignIn
+from gateway.teams.sign_in import EntraSignIn
+from gateway.teams.sign_in_model import EntraIdentity
 from tests.peers.graph import CLIENT, SECRET, TENANT, GraphSim
 from tests.support.clock import FakeClock
 from tests.teams.acting import browse, drive

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 from gateway.cdr import tables
@@ -250,3 +252,22 @@ def test_many_who_open_a_new_sqlite_file_at_once_are_all_served(tmp_path: Path) 
     with ThreadPoolExecutor(6) as threads:
         for attempt in range(20):
             list(threads.map(use, [(attempt, table) for table in range(6)]))
+
+
+@pytest.mark.parametrize("room", ["cdr", "agents", "teams"])
+def test_the_newest_migration_by_name_is_the_last_of_its_chain(room: str) -> None:
+    """A start reads only the name, and asks Alembic when the database is not there yet."""
+    scripts = Path(tables.__file__).parents[1] / room / "migrations"
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(scripts))
+    assert ScriptDirectory.from_config(settings).get_current_head() == tables.newest(scripts)
+
+
+def test_a_database_that_is_up_to_date_needs_no_alembic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tables.make(f"sqlite:///{tmp_path}/tandem.db")
+    tables.migrate(engine)
+    monkeypatch.setattr("alembic.command.upgrade", None)
+    tables.migrate(engine)
+    engine.dispose()
