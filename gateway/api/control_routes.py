@@ -9,6 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.agents.people import UserRole
+from gateway.agents.sessions import Session
 from gateway.api.control_models import (
     AddLeg,
     CallFilter,
@@ -22,6 +24,7 @@ from gateway.api.control_models import (
 from gateway.api.idempotency import REPLAYED, Idempotency
 from gateway.api.operation import Answer, Asked, Handler, Operation, json_answer, json_response
 from gateway.api.problems import Problem
+from gateway.api.sessions import SESSION
 from gateway.calls.control import CallControl, ControlError
 from gateway.calls.control_views import CallView, LegView
 from gateway.calls.registry import RETRY_AFTER
@@ -79,7 +82,7 @@ def _call_operations(control: CallControl, make: _Maker) -> list[Operation]:
         return json_response(CallView, control.show(asked.path("call")))
 
     async def end(asked: Asked[None, None]) -> web.Response:
-        await control.hang_up(asked.path("call"))
+        await control.hang_up(asked.path("call"), person=_agent(asked))
         return web.Response(status=204)
 
     async def add(asked: Asked[AddLeg, None]) -> web.Response:
@@ -132,11 +135,11 @@ def _leg_operations(control: CallControl, make: _Maker) -> list[Operation]:
         return json_response(LegView, view(asked))
 
     async def remove(asked: Asked[None, None]) -> web.Response:
-        await control.remove(asked.path("call"), asked.path("leg"))
+        await control.remove(asked.path("call"), asked.path("leg"), person=_agent(asked))
         return web.Response(status=204)
 
     async def hang_up(asked: Asked[None, None]) -> web.Response:
-        await control.hang_up(asked.path("call"), asked.path("leg"))
+        await control.hang_up(asked.path("call"), asked.path("leg"), person=_agent(asked))
         return web.Response(status=204)
 
     async def answer(asked: Asked[None, None]) -> web.Response:
@@ -250,6 +253,14 @@ _CREATED = json_answer(
     CallView,
     Location="where the call is found",
 )
+
+
+def _agent(asked: Asked[Any, Any]) -> str:
+    """The agent who asks with a session of his own; "" for programs, supervisors and administrators."""
+    session: Session | None = asked.request.get(SESSION)
+    if session is None or session.person.role.reaches(UserRole.SUPERVISOR):
+        return ""
+    return session.person.login
 
 
 def _created(call: CallView) -> web.Response:

@@ -21,6 +21,7 @@ from gateway.calls.dialling import Dialling, Order
 from gateway.calls.endings import failure
 from gateway.calls.handover import give_back
 from gateway.calls.holding import forget_holds, no_longer_holding, set_hold
+from gateway.calls.hosting import host_left
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.limits import Limits
 from gateway.calls.news import News
@@ -295,6 +296,7 @@ class Call(CallTask):
         anchored = leg.anchored
         statistics = await leg.release(termination)
         await self.records.leg_ended(leg, termination, statistics if anchored else None)
+        await host_left(self, leg)
         if borrowed:
             self._tell_lenders(leg, termination)
 
@@ -316,6 +318,7 @@ class Call(CallTask):
             free = self.forget(leg)
             await self.records.leg_ended(leg, termination)
             await no_longer_holding(self, free)
+            await host_left(self, leg)
             await self.after_departure(termination)
 
     async def leave(self, leg: Leg, termination: Termination) -> None:
@@ -332,7 +335,9 @@ class Call(CallTask):
                 await self.drop(self.legs[supervisor], SUPERVISED_LEFT)
 
     def inherit(self, old: Leg, new: Leg) -> None:
-        """Another leg of the same party takes the place of `old`: its supervisors go with it."""
+        """Another leg of the same party takes the place of `old`: it is the host, and its supervisors its."""
+        if old.host:
+            old.host, new.host = False, True
         for supervisor, supervision in self.supervisors.items():
             if supervision.of == old.id:
                 self.supervisors[supervisor] = Supervision(supervision.mode, new.id)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.calls.call import Call
 from gateway.calls.dialling import Order
 from gateway.calls.handover import hand_over, lend
+from gateway.calls.hosting import make_host
 from gateway.calls.leg import Leg
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.second_party import SecondParty
@@ -82,11 +83,10 @@ async def merge(consultation: Call, primary: Call) -> HandedOver:
     async def then(error: str) -> None:
         if error:
             return
-        agent.host = True
-        await primary.records.noted("host", agent)
         if second is not None and second.id in primary.legs:
             primary.inherit(second, agent)
             await primary.leave(second, MERGED)
+        await make_host(primary, agent)
 
     return await hand_over(consultation, primary, legs, MERGED, instead_of=second, then=then)
 

@@ -22,6 +22,7 @@ from gateway.calls.control_views import LegView as LegView
 from gateway.calls.dialling import Order
 from gateway.calls.digits import DIGITS
 from gateway.calls.holding import restore, set_hold, set_muted, set_party_hold
+from gateway.calls.hosting import make_host
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.outgoing import agent_trunk, leg_to
 from gateway.calls.placing import PlacedAgent
@@ -82,17 +83,23 @@ class CallControl(Checks):
         call.start(first)
         return await self._in(call, lambda: self._viewed(call))
 
-    async def hang_up(self, call_id: str, leg_id: str | None = None) -> None:
-        """End the call for all, or hang up one party as if it had done so itself."""
+    async def hang_up(self, call_id: str, leg_id: str | None = None, *, person: str = "") -> None:
+        """End the call for all, or hang up one party as if it had done so itself.
+
+        person, here and in `remove`: the agent who asks for it himself; 403 when he may not, because another
+        one hosts the conference. "" for everybody else.
+        """
         call = self._call(call_id)
 
         async def run() -> None:
             if leg_id is not None:
                 leg = self._own(call, leg_id)
+                self._may_disconnect(call, person, leg)
                 await call.leave(
                     leg, _ended("hung_up", ReleasedBy(leg.role.value), up=leg.state is LegState.UP)
                 )
                 return
+            self._may_disconnect(call, person)
             agents = (leg for leg in call.legs.values() if leg.identity.party is PartyType.AGENT)
             agent = next(agents, None)
             by = ReleasedBy(agent.role.value) if agent is not None else ReleasedBy.SYSTEM
@@ -201,12 +208,13 @@ class CallControl(Checks):
             except MediaError as error:
                 raise ControlError(409, "digits_not_sent", error.text) from error
 
-    async def remove(self, call_id: str, leg_id: str) -> None:
+    async def remove(self, call_id: str, leg_id: str, *, person: str = "") -> None:
         """Disconnect a participant; the others go on."""
         call = self._call(call_id)
 
         async def run() -> None:
             leg = self._own(call, leg_id)
+            self._may_disconnect(call, person, leg)
             await self._out(call, leg, _ended("removed", ReleasedBy.PARTICIPANT, up=leg.state is LegState.UP))
 
         await self._in(call, run)
@@ -223,16 +231,17 @@ class CallControl(Checks):
     async def add(
         self, call_id: str, number: str, *, by: str | None = None, trunk: str = "", digits: str = ""
     ) -> CallView:
-        """Call `number` into the call; those present hear it ring. `by` (default: an agent) is the host."""
+        """Call `number` into the call; those present hear it ring.
+
+        by: who becomes the host if there is none yet; an agent where it is not given
+        """
         call = self._call(call_id)
 
         async def run() -> CallView:
             self._needs_room(call)
             host = self._host(call, by)
             leg, order = self._way(call, number, host, trunk, digits=digits)
-            if not host.host:
-                host.host = True
-                await call.records.noted("host", host)
+            await make_host(call, host)
             await call.dial(leg, order, AddedParty(), like=host)
             return self._view(call)
 

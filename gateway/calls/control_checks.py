@@ -10,9 +10,10 @@ from typing import Literal, TypeVar
 
 from gateway.calls.call import Call, CallState
 from gateway.calls.context import CallContext
-from gateway.calls.control_views import may_answer, participants
+from gateway.calls.control_views import may_answer
 from gateway.calls.dialling import Order
 from gateway.calls.digits_after import PAUSE, DigitsAfter, sendable
+from gateway.calls.hosting import host_of, may_disconnect, participants
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.outgoing import outgoing
 from gateway.calls.registry import CallRegistry
@@ -28,12 +29,13 @@ _NUMBER = frozenset("0123456789+*#-._abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ
 
 
 class ControlError(TandemError):
-    """A command that cannot be carried out: 404 nobody there, 409 not now, 422 not with these words.
+    """A command that cannot be carried out: 403 not by him, 404 nobody there, 409 not now, 422 not with these
+    words.
 
     reason: one bounded snake_case word; text: the cause, and the cure where there is one
     """
 
-    def __init__(self, status: Literal[404, 409, 422], reason: str, text: str) -> None:
+    def __init__(self, status: Literal[403, 404, 409, 422], reason: str, text: str) -> None:
         self.status, self.reason, self.text = status, reason, text
         super().__init__(f"{status} {reason}: {text}")
 
@@ -67,6 +69,17 @@ class Checks:
         if leg.id not in call.joined or leg.id in call.away:
             raise ControlError(409, "wrong_state", f"the participant is {leg.state}, not in the conversation")
         return leg
+
+    @staticmethod
+    def _may_disconnect(call: Call, person: str, leg: Leg | None = None) -> None:
+        """403 when this agent may not disconnect `leg`, or (None) everybody; "" may."""
+        if not person or (leg is not None and leg.identity.login == person) or may_disconnect(call, person):
+            return
+        host = host_of(call)
+        who = (host.identity.login or host.number) if host is not None else ""
+        raise ControlError(
+            403, "not_host", f"{who} hosts the conference and may disconnect others: you may leave"
+        )
 
     @staticmethod
     def _rings(leg: Leg) -> None:

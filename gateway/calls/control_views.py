@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.calls.audibility import Hold, MusicPolicy, SupervisorMode
 from gateway.calls.call import Call
+from gateway.calls.hosting import participants
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.page_leg import PageTrunk
 from gateway.model import CallId, InteractionId, LegId, PartyType, Role
@@ -83,11 +84,6 @@ def view_of(call: Call, consultation: Call | None) -> CallView:
         consultation=consultation.id if consultation is not None else None,
         legs=tuple(_leg(call, leg) for leg in participants(call)),
     )
-
-
-def participants(call: Call) -> list[Leg]:
-    """Every leg of the call, answered or not, and those that are away in a consultation."""
-    return [*call.legs.values(), *(loan.leg for loan in call.lent.values())]
 
 
 def may_answer(leg: Leg) -> bool:

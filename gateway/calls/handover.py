@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from gateway.calls.audibility import Supervision
 from gateway.calls.endings import failure
 from gateway.calls.holding import set_hold, set_muted
+from gateway.calls.hosting import host_left, host_of
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.signals import Command, HandedOver
 from gateway.errors import MediaError, SipError
@@ -88,6 +89,7 @@ async def let_go(call: Call, leg: Leg, over: Termination, *, transferred: Call) 
     signal = _return(call, holder, leg)
     if call is transferred:
         await call.records.leg_ended(leg, over)
+        await host_left(call, leg)
     else:
         transferred.post(Command(functools.partial(transferred.parted, leg, over)))
     await taken(call, holder, signal)
@@ -212,6 +214,7 @@ async def _receive(
         if how is not None:
             # in one breath with the leg: a record between the two would make a party of him
             target.supervisors[leg.id] = how
+        leg.host = leg.host and host_of(target) is None
         target.add_leg(leg)
         await target.records.answered(leg)
         if how is not None:
@@ -242,3 +245,4 @@ def _returned(call: Call, leg: Leg) -> None:
     if loan is not None:
         leg.role = loan.role
     call.legs[leg.id] = leg
+    leg.host = leg.host and host_of(call, but=leg) is None

@@ -3,7 +3,7 @@
 import { commands } from "./api.js";
 import { h } from "./dom.js";
 import { draft, sentDraft } from "./drafts.js";
-import { holders, isIncoming, legOf, nameOf, others, rings, statusOf, titleOf, whoIs } from "./model.js";
+import { holders, hostsOrHasNone, isIncoming, legOf, nameOf, others, rings, statusOf, titleOf, whoIs } from "./model.js";
 import { t } from "./texts.js";
 
 const KEYS = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "*", "0", "#"];
@@ -72,6 +72,9 @@ function banner(call, desk, consulting) {
   return h("p", { class: "banner hold" }, t("held_by", { who: held.map((leg) => titleOf(leg, desk.login)).join(", ") }));
 }
 
+/** In a conference that another agent hosts, an agent may leave and not disconnect others. */
+const mayDisconnect = (call, desk) => desk.me.role !== "agent" || hostsOrHasNone(call, desk.login);
+
 /** The agent has left these alone: with others there is talk, alone there is music. */
 function waits(call, leg, mine) {
   const present = call.legs.filter((one) => one.state === "up" && !one.away && !one.supervision);
@@ -102,7 +105,7 @@ function person(call, leg, mine, desk, commandable) {
               class: "small",
               "aria-label": t(leg.on_hold ? "retrieve_who" : "hold_who", { who }),
             }),
-          button("remove", () => desk.act(commands.remove(call.id, leg.id)), { class: "small", "aria-label": t("remove_who", { who }) }),
+          mayDisconnect(call, desk) && button("remove", () => desk.act(commands.remove(call.id, leg.id)), { class: "small", "aria-label": t("remove_who", { who }) }),
         )
       : null,
   );
@@ -134,7 +137,7 @@ function commandsOf(call, mine, desk, up) {
       button(mine.muted ? "unmute" : "mute", change({ muted: !mine.muted }), { "aria-pressed": String(mine.muted) }),
       keypadButton(call, desk),
     ],
-    up && others(call, desk.login).length > 1 && button("end_for_all", () => desk.act(commands.endForAll(call.id)), { class: "danger" }),
+    up && others(call, desk.login).length > 1 && mayDisconnect(call, desk) && button("end_for_all", () => desk.act(commands.endForAll(call.id)), { class: "danger" }),
   );
 }
 

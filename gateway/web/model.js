@@ -24,6 +24,11 @@ export function whoIs(call, login) {
   return (mine?.role === "caller" ? call.to_number : call.from_number) || t("withheld");
 }
 
+export function hostsOrHasNone(call, login) {
+  const host = call.legs.find((leg) => leg.host && leg.state === "up" && leg.party === "agent");
+  return !host || host.login === login;
+}
+
 export const rings = (leg) => leg !== undefined && leg.state !== "up";
 export const isIncoming = (call, login) => {
   const mine = legOf(call, login);

@@ -33,6 +33,7 @@ const en = {
   reason_foreign_origin: "the gateway takes nothing from pages under this address",
   reason_csrf: "the page is out of date: load it again",
   reason_role: "your role may not do that",
+  reason_not_host: "another agent hosts this conference: you may leave it",
   reason_database_unavailable: "the database does not answer: try again later",
   reason_journal_unavailable: "the gateway cannot write its journal: try again later",
   reason_bad_number: "this is no telephone number",

@@ -17,6 +17,17 @@ SOON = 20_000
 OTHER, OTHER_HZ = "+493055502", 1330.0
 
 
+DISCONNECT = """async () => {
+  const { ask, commands } = await import("./api.js");
+  const [call] = (await ask("GET", "/api/v1/calls?agent=bert")).calls;
+  const leg = call.legs.find((one) => one.login !== "bert").id;
+  const of = [call.id, leg];
+  const attempts = [commands.endForAll(call.id), commands.remove(...of), commands.hangUp(...of)];
+  return (await Promise.allSettled(attempts)).map((one) => one.reason?.reason);
+}"""
+"""How the gateway refuses Bert's page what it does not offer."""
+
+
 async def test_a_network_that_is_dead_for_ten_seconds_and_then_bad_costs_no_call(site: Site) -> None:
     """Nothing is closed and nothing arrives, neither by the page's connections nor of its sound."""
     page = await site.page("anna", relayed=True)
@@ -80,6 +91,12 @@ async def test_two_agents_talk_at_once_and_to_each_other(site: Site) -> None:
     await press(anna, "Merge")
     await heading(bert, "Conference of 3")
     await ears.hear(everybody("agent", "bert", "customer"))
+    # Anna is the host: Bert may leave, and is not offered to end it for the others
+    await expect(anna.get_by_role("button", name="End for all")).to_be_visible()
+    await expect(anna.get_by_role("button", name="Remove")).to_have_count(2)
+    await expect(bert.get_by_role("button", name="End for all")).to_have_count(0)
+    await expect(bert.get_by_role("button", name="Remove")).to_have_count(0)
+    assert await bert.evaluate(DISCONNECT) == ["not_host", "not_host", "not_host"]
     await press(anna, "Hang up")
     await heading(bert, f"Call with {CUSTOMER}")
     ears.gone("agent")
