@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.cdr.outbox import Outbox, Waiting
@@ -16,6 +16,9 @@ from gateway.threads import Threads
 
 log = logging.getLogger("tandem.cdr")
 
+_SILENT = 65.0
+"""Seconds after which a sink that has neither taken rows nor refused them counts as down; longer than a
+PostgreSQL lets a statement run."""
 _CLOSING = 1.0
 """Seconds a sink may take to close: one that hangs must not keep the gateway from stopping or restarting."""
 
@@ -144,7 +147,7 @@ class Delivery:
     async def _deliver(self) -> None:
         """Everything there is, batch by batch."""
         if not self._opened:
-            await self._sink.open()
+            await self._awaited(self._sink.open())
             self._opened = True
         while self.behind:
             end = self._outbox.last_seq
@@ -154,12 +157,21 @@ class Delivery:
                 self._moved(end)
                 return
             try:
-                await self._sink.write([item.row for item in waiting])
+                await self._awaited(self._sink.write([item.row for item in waiting]))
             except SinkRejected:
                 await self._one_by_one(waiting)
             else:
                 self._written += len(waiting)
                 self._moved(waiting[-1].seq)
+
+    async def _awaited(self, doing: Awaitable[None]) -> None:
+        """It is waited for however long it takes, but not without a word."""
+        silent = SinkUnavailable(f"silent for {_SILENT:.0f} s")
+        timer = asyncio.get_running_loop().call_later(_SILENT, self._down, silent)
+        try:
+            await doing
+        finally:
+            timer.cancel()
 
     async def _one_by_one(self, waiting: Sequence[Waiting]) -> None:
         """Find the rows that the sink refuses, keep them in a file of their own, and go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import errno
 import itertools
@@ -10,13 +11,13 @@ import os
 import random
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from gateway.cdr.call_detail import call_detail
+from gateway.cdr.call_detail import CallDetail, call_detail
 from gateway.cdr.call_state import closing_events
 from gateway.cdr.delivery import Backoff
 from gateway.cdr.journal import Journal
@@ -261,6 +262,29 @@ async def test_a_full_disk_under_the_outbox_keeps_rows_for_later(tmp_path: Path)
         disk.full = False
         await until(lambda: len(sink.got) == 3)
         assert gateway.recorder.fault == ""
+
+
+async def test_a_sink_that_hangs_is_called_down_until_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Hanging(MemorySink):
+        def __init__(self) -> None:
+            super().__init__()
+            self.goes_on = asyncio.Event()
+
+        async def write(self, rows: Sequence[CallDetail]) -> None:
+            await self.goes_on.wait()
+            await super().write(rows)
+
+    monkeypatch.setattr("gateway.cdr.delivery._SILENT", 0.05)
+    sink = Hanging()
+    async with Gateway(tmp_path, sink) as gateway:
+        await gateway.calls(1)
+        await until(lambda: gateway.recorder.sinks[0].fault.startswith("silent"))
+        sink.goes_on.set()
+        await until(lambda: len(sink.got) == 1 and not gateway.recorder.sinks[0].fault)
+        assert gateway.recorder.sinks[0].failures == 0
+    assert caplog.text.count("sink_down") == caplog.text.count("sink_up") == 1
 
 
 @pytest.mark.allow_tracebacks
