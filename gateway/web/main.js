@@ -193,6 +193,7 @@ function signInPage() {
   return {
     ways: desk.ways,
     notice: desk.notice,
+    hangUp: desk.waiting && hangUpWaiting,
     once,
     signedIn: enter,
     fail: (error) => say(explain(error)),
@@ -225,9 +226,35 @@ async function enter() {
   desk.streams = [new Stream(() => teams.path("/api/v1/me/events"), { picture: (told) => teams.take(told) || mine(told), connected: linked })];
   if (desk.me.role !== "agent") desk.streams.push(new Stream(() => "/api/v1/desk/events", { picture: everybody, connected: () => {} }));
   if (desk.me.role === "administrator") desk.teamsAccount = new TeamsAccount(redraw);
-  if (desk.me.agent) desk.phone = new Phone(redraw, (error) => say(t("microphone_refused", { text: error.message })), say);
+  desk.phone = telephone();
   redraw();
   void readHistory();
+}
+
+/** The one that waited for him to sign in again, with his call, or a new one. */
+function telephone() {
+  const { waiting } = desk;
+  desk.waiting = null;
+  if (waiting && waiting.login === desk.login && desk.me.agent) return waiting.phone;
+  waiting?.phone.end();
+  return desk.me.agent ? new Phone(rung, (error) => say(t("microphone_refused", { text: error.message })), say) : null;
+}
+
+function rung() {
+  if (desk.waiting && !desk.waiting.phone.talking) stopWaiting();
+  redraw();
+}
+
+function stopWaiting() {
+  const { phone } = desk.waiting;
+  desk.waiting = null;
+  phone.end();
+}
+
+function hangUpWaiting() {
+  desk.waiting.phone.hangUp();
+  stopWaiting();
+  redraw();
 }
 
 async function askForSignIn(notice = "") {
@@ -248,7 +275,9 @@ function later(error, again) {
 
 function leave(notice) {
   for (const stream of desk.streams) stream.close();
-  desk.phone?.end();
+  // A call outlives the session: he may talk on, and sign in meanwhile.
+  if (notice && desk.phone?.talking) desk.waiting = { login: desk.login, phone: desk.phone };
+  else desk.phone?.end();
   desk.teams?.close();
   desk.teamsAccount?.close();
   desk.missed?.close();

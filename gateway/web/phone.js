@@ -47,6 +47,11 @@ export class Phone {
     return localStorage.getItem(KEPT_OUTPUT) ?? "";
   }
 
+  /** A call is up here, even if its sound is interrupted for the moment. */
+  get talking() {
+    return [...this.legs.values()].some(({ state, peer }) => state === "up" && peer && !["failed", "closed"].includes(peer.connectionState));
+  }
+
   /** The bell would not be heard. */
   get silent() {
     return this.state === "ready" && this.sound.silent;
@@ -229,6 +234,10 @@ export class Phone {
 
   decline(leg) {
     this.say({ type: "reject", leg, code: 486 });
+  }
+
+  hangUp() {
+    for (const leg of this.legs.keys()) this.say({ type: "hangup", leg });
   }
 
   async choose(device) {

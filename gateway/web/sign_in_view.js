@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { h } from "./dom.js";
 import { t } from "./texts.js";
 
-/** page: {ways, notice, once(key, command), signedIn(), fail(error)} */
+/** page: {ways, notice, hangUp() where a call goes on, once(key, command), signedIn(), fail(error)} */
 export function signInView(page) {
   const submit = (event) => {
     event.preventDefault();
@@ -27,6 +27,8 @@ export function signInView(page) {
     { class: "sign-in", "data-key": "sign-in" },
     h("h1", {}, h("span", { class: "brand" }, t("product")), " ", t("desktop")),
     page.notice && h("p", { class: "notice", role: "alert" }, page.notice),
+    page.hangUp &&
+      h("p", { class: "card", "data-key": "still-in-call" }, t("still_in_call"), " ", h("button", { type: "button", class: "danger", onclick: page.hangUp }, t("hang_up"))),
     local &&
       h(
         "form",

@@ -17,6 +17,7 @@ const en = {
   refused_expired: "Microsoft sign-in took too long. Please try again.",
   refused_unknown_here: "Nobody here knows your Microsoft account. Your administrator can give you a role, or make you an agent.",
   refused_no_entra: "Microsoft cannot be reached. Please try again later.",
+  still_in_call: "You are still in your call. Sign in to go on with it.",
   // connection
   connected: "Connected",
   connecting: "Connecting…",

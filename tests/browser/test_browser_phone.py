@@ -6,7 +6,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.actions import NO_CALL, browser_phone, heading, in_call, press
 from tests.browser.ears import Ears
-from tests.browser.site import ANNA, ANNA_HZ, CUSTOMER, EXPERT, Site
+from tests.browser.site import ANNA, ANNA_HZ, CUSTOMER, EXPERT, Site, sign_in
 
 LABEL_OF = "async id => (await navigator.mediaDevices.enumerateDevices()).find(d => d.deviceId === id)?.label"
 MICROPHONE = 'connections.at(-1).getSenders()[0].track.label === "Fake Audio Input 2"'
@@ -58,6 +58,28 @@ async def until_so(page: Page, expression: str) -> None:
             throw new Error("never so");
         }}"""
     )
+
+
+async def test_a_session_that_ends_in_mid_call_leaves_the_call_until_he_has_signed_in_again(
+    site: Site,
+) -> None:
+    page = await site.page("anna")
+    ears, customer = await in_call(site, page)
+    for last in (False, True):
+        await page.context.clear_cookies()
+        await press(page, "Hold")
+        await expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
+        await expect(page.get_by_text("You are still in your call.")).to_be_visible()
+        await ears.hear(PAIR)
+        if not last:
+            await sign_in(page, "anna")
+            await heading(page, f"Call with {CUSTOMER}")
+            await ears.hear(PAIR)
+            assert await page.evaluate("connections.length") == 1
+    await press(page, "Hang up")
+    await customer.expect_end()
+    await expect(page.get_by_text("You are still in your call.")).to_have_count(0)
+    assert await page.evaluate(LIVE) == 0
 
 
 async def test_a_call_that_the_agent_places_is_taken_by_the_page_without_asking(site: Site) -> None:
