@@ -72,6 +72,10 @@ async def mend(found: Remembered, told: Told) -> None:
     taking = {new for new, old in call.replacing.items() if old in call.joined}
     new = {leg: successors(call, told, leg, found.fresh - taking) for leg in stepped}
     await _end_takeovers(call, told)
+    for leg in [call.legs[leg] for leg in sorted(stepped & call.legs.keys()) if new[leg]]:
+        # before those who replace him are members: they never were in the call together
+        await call.step_down(leg)
+    await _write_gone(call, told)
     await _write_missing(call, told)
     await _mend_loans(call, told)
     await _end_transfers(found, told, new)
@@ -123,17 +127,20 @@ async def _write_missing(call: Call, told: Told) -> None:
             await call.records.left(leg)
 
 
+async def _write_gone(call: Call, told: Told) -> None:
+    """Members for the journal who have stepped down, or have gone back to where they had just come from."""
+    for leg in [leg for leg in told.members if leg not in call.joined and told.legs[leg].ended is None]:
+        await call.record(LegLeft(call=call.id, at=call.now(), leg=leg))
+
+
 async def _mend_loans(call: Call, told: Told) -> None:
     """A merge or transfer that was cut off half-way has not been: who is still in his consultation is a
-    member on hold here, and those who had just come from there are none.
+    member on hold here.
     """
-    gone = [leg for leg in told.members if leg not in call.joined and told.legs[leg].ended is None]
     for loan in call.lent.values():
         if loan.leg.id not in told.members and not call.aloof(loan.leg.id):
             await call.records.joined(loan.leg)
         await set_hold(call, loan.leg, True)
-    for leg in gone:
-        await call.record(LegLeft(call=call.id, at=call.now(), leg=leg))
 
 
 async def _end_transfers(found: Remembered, told: Told, new: Mapping[LegId, set[LegId]]) -> None:

@@ -177,6 +177,14 @@ class Scene:
         legs = (await self.api("GET", f"/{call}"))["legs"]
         return f"/{call}/legs/" + str(next(leg["id"] for leg in legs if leg["number"] == number))
 
+    async def hold_third(self) -> None:
+        """The agent does, and nobody else."""
+        leg = await self.leg_path(self.dialled(1))
+        agent = (await self.leg_path(self.caller)).rpartition("/")[2]
+        self.now(None)
+        await self.api("PATCH", leg, {"on_hold": True, "by": agent})
+        self.now({**PAIR, "third": {"music"}})
+
     async def leave(self, name: str) -> None:
         self.must.discard(name)
         await self.hang_up(name)
@@ -317,6 +325,36 @@ class Scene:
         await self.joins("third")
         self.now(everybody("agent", "third"))
 
+    async def _transfer_declined(self) -> None:
+        """Whenever that ends, both are there again."""
+        leg = await self.leg_path(self.dialled(0))
+        await self.api("POST", f"{leg}/transfer", {"number": self.dialled(1), "trunk": "teams"})
+        third = await self.ring("third")
+        await self.pause()
+        await third.decline(486)
+        await self.pause()
+
+    async def _supervised_transfer(self) -> None:
+        """Whom he whispers to stays."""
+        await self._supervision()
+        await self.pause()
+        self.now(None)
+        self.must = {"agent", "fourth"}
+        leg = await self.leg_path(self.dialled(0))
+        await self.api("POST", f"{leg}/transfer", {"number": self.dialled(2), "trunk": "teams"})
+        await self.joins("third")
+        both = {"agent", "third"}
+        self.now({"agent": {"third", "fourth"}, "third": {"agent"}, "fourth": both})
+
+    async def _party_held(self) -> None:
+        """The agent holds the third, who leaves."""
+        await self._three()
+        await self.hold_third()
+        await self.pause()
+        self.now(None)
+        await self.leave("third")
+        self.now(PAIR)
+
     async def _agent_leaves(self) -> None:
         self.now(None)
         self.must = set()
@@ -410,6 +448,9 @@ Scene.plots = {
     "consult_transfer": Scene._consult_transfer,
     "transfer": Scene._transfer,
     "transfer_by_command": Scene._transfer_by_command,
+    "transfer_declined": Scene._transfer_declined,
+    "supervised_transfer": Scene._supervised_transfer,
+    "party_held": Scene._party_held,
     "agent_leaves": Scene._agent_leaves,
     "expert_leaves": Scene._expert_leaves,
     "cancel": Scene._talk,

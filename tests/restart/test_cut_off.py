@@ -262,14 +262,6 @@ def hangs_up_unheard(one: Scene, name: str) -> None:
     party.rtp.pause()
 
 
-async def party_held(one: Scene) -> None:
-    """The agent holds the third of three."""
-    leg = await one.leg_path(one.dialled(1))
-    agent = (await one.leg_path(one.caller)).rpartition("/")[2]
-    await one.api("PATCH", leg, {"on_hold": True, "by": agent})
-    one.now({**PAIR, "third": {"music"}})
-
-
 async def test_a_hold_of_one_party_ends_with_him_and_legs_that_come_back_are_asked(
     pki: Pki, tmp_path: Path
 ) -> None:
@@ -281,7 +273,7 @@ async def test_a_hold_of_one_party_ends_with_him_and_legs_that_come_back_are_ask
         scenes = await asyncio.gather(*(scene(plot, i, plant, board) for i, plot in enumerate(plots)))
         left, unwritten, gone = scenes
         for one in (left, unwritten):
-            await party_held(one)
+            await one.hold_third()
         await left.leave("third")
         left.now(PAIR)
         leg = await gone.leg_path(gone.caller)

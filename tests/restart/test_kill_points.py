@@ -129,6 +129,8 @@ def check(scene: Scene, rows: list[dict[str, Any]]) -> None:
         assert len(asides) == 1, (scene, mine)
     for row in mine:
         assert row["start_time"] <= row["end_time"], (scene, row)
+        ends = [leg["termination"] for leg in row["detail"]["legs"] if leg.get("termination")]
+        assert "internal_error" not in [row["reason"], *(end["reason"] for end in ends)], (scene, row)
     for row in asides:
         assert row["global_interaction_id"] == main[0]["global_interaction_id"], (scene, mine)
         assert row["detail"]["consultation_of"] == main[0]["id"], (scene, mine)
@@ -138,6 +140,8 @@ def check(scene: Scene, rows: list[dict[str, Any]]) -> None:
             told = row["detail"]
             lasted = told["end_ms"] - told["answer_ms"]
             assert told["talk_ms"] + told["hold_ms"] == lasted, (scene, row)
+        if "supervis" in scene.plot:
+            assert max((len(one["members"]) for one in row["detail"]["segments"]), default=0) <= 2, row
         if scene.must:
             assert row["reason"] not in LOST, (scene, row)
             assert row["sip_code"] == 200, (scene, row)
