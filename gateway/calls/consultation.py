@@ -19,7 +19,7 @@ from gateway.calls.routing import PartyIdentity
 from gateway.calls.second_party import SecondParty
 from gateway.errors import SipError
 from gateway.events import LegTransferred
-from gateway.model import LegId, ReleasedBy, Result, Termination
+from gateway.model import LegId, ReleasedBy, Result, Role, Termination
 
 if TYPE_CHECKING:
     from gateway.calls.signals import HandedOver
@@ -52,6 +52,14 @@ def twin(call: Call, leg: Leg) -> Leg | None:
     """Another leg of the same agent in `call`."""
     joined = [other for other in call.legs.values() if other.id in call.joined and other is not leg]
     return next((other for other in joined if same_agent(other, leg.identity)), None)
+
+
+def other_leg(primary: Call, consultation: Call) -> Leg | None:
+    """The leg with which an agent holds `primary` who has another one in the consultation, perhaps not
+    answered yet.
+    """
+    found = (twin(primary, leg) for leg in consultation.legs.values() if leg.role is Role.CALLER)
+    return next((leg for leg in found if leg is not None), None)
 
 
 async def consult(call: Call, other: Call, agent: Leg, target: Leg, order: Order) -> None:

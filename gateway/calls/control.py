@@ -14,7 +14,7 @@ from typing import TypeVar
 from gateway.calls.added_party import AddedParty
 from gateway.calls.audibility import MusicPolicy, Supervision, SupervisorMode
 from gateway.calls.call import Call, CallState
-from gateway.calls.consultation import BACK, complete_transfer, consult, consulting, merge
+from gateway.calls.consultation import BACK, complete_transfer, consult, consulting, merge, other_leg
 from gateway.calls.control_checks import Checks
 from gateway.calls.control_checks import ControlError as ControlError
 from gateway.calls.control_views import CallView, view_of
@@ -56,6 +56,7 @@ class CallControl(Checks):
     async def place(self, *, agent: str, number: str, trunk: str = "", digits: str = "") -> CallView:
         """Ring the agent (a login or a number), then call `number` for him. Returns while his phone rings.
 
+        While he holds a call, this is a consultation of it, as if he had dialled at his telephone.
         digits, here and below: sent to the called party when it has answered, as an attendant wants them
         """
         dialled, login = self._agent(agent)
@@ -66,9 +67,9 @@ class CallControl(Checks):
         refusal = self._registry.limits.refusal(through)
         if refusal:
             raise ControlError(409, refusal, "no new call can be taken now")
-        call = self._registry.new_call()
         own = through.e164(dialled)
         identity = PartyIdentity(PartyType.AGENT, login)
+        call = self._registry.new_call(self._registry.held_by(identity))
         leg = leg_to(self._context, call, through, identity, number=own, role=Role.CALLER)
         try:
             target, order = self._way(call, number, leg, trunk, role=Role.CALLEE, digits=digits)
@@ -315,10 +316,12 @@ class CallControl(Checks):
         """End the consultation and retrieve the held call."""
         primary, consultation = self._pair(call_id)
         agent = consulting(consultation)
+        place = other_leg(primary, consultation)
         await self._in(consultation, lambda: consultation.end(BACK))
 
         async def retrieve() -> CallView:
             leg = primary.legs.get(agent.id) if agent is not None else None
+            leg = leg or (place if place is not None and place.id in primary.legs else None)
             if leg is not None and not leg.held:
                 await set_hold(primary, leg, False)
                 await primary.settle()

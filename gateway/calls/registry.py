@@ -15,6 +15,7 @@ from gateway.calls.incoming import Incoming, caller_identity
 from gateway.calls.keypad import pressed
 from gateway.calls.leg import Leg
 from gateway.calls.limits import Limits
+from gateway.calls.routing import PartyIdentity
 from gateway.calls.signals import Command, MediaLost, NewKey, Signal
 from gateway.calls.takeover import Takeover
 from gateway.calls.transfer import Transfers
@@ -121,24 +122,29 @@ class CallRegistry:
             for call in self._calls.values()
         )
 
-    def _held_by_caller(self, session: Session, origin: Recognition) -> Call | None:
-        """The call that a calling agent has on hold, the latest of several: this one is its consultation
-        (facts/call-detail.md 4.6).
+    def held_by(self, identity: PartyIdentity) -> Call | None:
+        """The call that an agent has on hold, the latest of several: one that he makes now is a consultation
+        of it (facts/call-detail.md 4.6).
         """
-        held = [
+        his = [(since, call) for since, call, leg in self._held() if same_agent(leg, identity)]
+        return max(his, key=lambda one: one[0])[1] if his else None
+
+    def _held_by_caller(self, session: Session, origin: Recognition) -> Call | None:
+        if not self._held():
+            return None
+        headers = session.request.headers
+        number = origin.trunk.caller(headers).number
+        return self.held_by(caller_identity(self.context, origin.trunk, number, headers))
+
+    def _held(self) -> list[tuple[int, Call, Leg]]:
+        """Calls on hold, by whom, and since when: by the records' clock, which nobody sets back."""
+        return [
             (call.held_at.get(leg.id, 0), call, leg)
             for call in self._calls.values()
             if call.holds
             for leg in call.legs.values()
             if Hold(leg.id) in call.holds
         ]
-        if not held:
-            return None
-        headers = session.request.headers
-        number = origin.trunk.caller(headers).number
-        identity = caller_identity(self.context, origin.trunk, number, headers)
-        his = [(since, call) for since, call, leg in held if same_agent(leg, identity)]
-        return max(his, key=lambda one: one[0])[1] if his else None
 
     def pressed(self, digit: Digit) -> None:
         """rtpengine's news: a party has pressed a key (Engine.on_digit)."""
