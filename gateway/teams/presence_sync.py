@@ -16,7 +16,18 @@ from gateway.errors import TandemError
 from gateway.teams.errors import GraphError, GraphUnavailable, StoreFault, TeamsError, Throttled
 from gateway.teams.presence_desk import Desks
 from gateway.teams.presence_graph import Presences, Shown
-from gateway.teams.presence_rules import Act, Decision, Desk, Event, Memory, Options, Ours, Situation, decide
+from gateway.teams.presence_rules import (
+    Act,
+    Decision,
+    Desk,
+    Event,
+    Grip,
+    Memory,
+    Options,
+    Ours,
+    Situation,
+    decide,
+)
 from gateway.teams.store import Shelf, Store
 
 log = logging.getLogger("tandem.teams")
@@ -96,13 +107,15 @@ class BusySync:
         await self._take({login: oid})
 
     async def disable(self, login: str) -> None:
-        """What was ours in Teams is taken away."""
+        """What was ours in Teams is taken away, and what Teams made of the desk with it."""
         agent = self._agents.pop(login, None)
         if agent is None:
             return
         self._by_oid.pop(agent.oid, None)
         for timer in agent.timers.values():
             timer.cancel()
+        if agent.memory.grip is Grip.HELD:
+            await self._tell(self._desks.free, login)
         await self._release(agent)
         await self._store.remove(Shelf.SYNC, login)
 

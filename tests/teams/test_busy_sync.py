@@ -421,6 +421,13 @@ async def test_note_12_a_restart_while_graph_is_silent_ends_no_call(stage: Stage
     assert stage.state == READY
 
 
+async def test_who_gives_teams_up_in_a_call_there_is_not_left_not_ready(stage: Stage) -> None:
+    await stage.teams("Busy", "InACall")
+    assert stage.state == EXTERNAL
+    await stage.sync.disable("ann")
+    assert stage.state == READY
+
+
 async def test_a_read_that_failed_is_made_up_for(stage: Stage) -> None:
     """A notification without a number is only a hint; the read it asks for met Graph's bad minute."""
     stage.numbered = False
