@@ -61,7 +61,6 @@ const en = {
   reason_not_answered: "the consulted party has not answered yet",
   reason_held_by_phone: "the party's own telephone holds: it is retrieved there",
   reason_already_there: "this number is in the call, or being called",
-  reason_not_host: "only who hosts the conference may disconnect others: you may leave",
   reason_no_supervisor: "this party does not supervise",
   // state
   state: "State",
