@@ -355,6 +355,18 @@ class Scene:
         await self.leave("third")
         self.now(PAIR)
 
+    async def _replaced(self) -> None:
+        """INVITE with Replaces: while its answer may be lost with the connection, nobody has to survive."""
+        self.now(None)
+        self.must = set()
+        taker = await self._plant.teams.replaces(self.called["expert"])
+        self.called["third"] = taker
+        self.stage.add("third", taker)
+        await taker.answered(PATIENT)
+        await self.called["expert"].expect_end(PATIENT)
+        await self.pause()
+        self.now(everybody("agent", "third"))
+
     async def _agent_leaves(self) -> None:
         self.now(None)
         self.must = set()
@@ -428,6 +440,11 @@ class Scene:
                     await agent.outcome(PATIENT)
                 else:
                     assert {response.code for response in inviting.seen} <= {100}, f"{self}: not answered"
+        for taker in self.called.values():
+            if taker.inviting is not None and not taker.established and not taker.ended:
+                # its connection broke with the gateway: nobody can answer it any more
+                taker.ua.dialogs.pop((taker.dialog.call_id, taker.dialog.local_tag), None)
+                taker.ended = True
         waiting = [party for party in self.called.values() if not party.established]
         for party in [*waiting, *self.others, *self._board.rest(self.key)]:
             if not party.established and not party.ended:
@@ -451,6 +468,7 @@ Scene.plots = {
     "transfer_declined": Scene._transfer_declined,
     "supervised_transfer": Scene._supervised_transfer,
     "party_held": Scene._party_held,
+    "replaced": Scene._replaced,
     "agent_leaves": Scene._agent_leaves,
     "expert_leaves": Scene._expert_leaves,
     "cancel": Scene._talk,
