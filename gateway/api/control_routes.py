@@ -97,13 +97,14 @@ def _call_operations(control: CallControl, make: _Maker) -> list[Operation]:
         make(
             "POST", CALLS, "placeCall", "Place a call for an agent", place, _CREATED,
             body=PlaceCall, errors={404, 409, 503},
+            description="While the agent holds a call, this one is a consultation of it.",
         ),
         make("GET", _CALL, "showCall", "A call with its legs", show, _SEEN),
         make(
             "PATCH", _CALL, "changeCall", "Set its hold-music policy, or say where the contact center has it",
             change, _SEEN, body=ChangeCall,
         ),
-        make("DELETE", _CALL, "endCall", "Hang up every party", end, _DONE),
+        make("DELETE", _CALL, "endCall", "Hang up every party", end, _DONE, description=_HOST),
         make(
             "POST", _CALL + "/legs", "addLeg", "Call a further party into the call", add, _CREATED,
             body=AddLeg, errors={409},
@@ -177,10 +178,13 @@ def _leg_operations(control: CallControl, make: _Maker) -> list[Operation]:
             "PATCH", _LEG, "changeLeg", "Mute, hold, put on hold, or change how a supervisor takes part",
             change, _LEG_SEEN, body=ChangeLeg, errors={409},
         ),
-        make("DELETE", _LEG, "removeLeg", "Disconnect a party, not the others", remove, _DONE, errors={409}),
+        make(
+            "DELETE", _LEG, "removeLeg", "Disconnect a party, not the others", remove, _DONE, errors={409},
+            description=_HOST,
+        ),
         make(
             "POST", _LEG + "/hangup", "hangUpLeg", "Hang up as if the party had done so itself",
-            hang_up, _DONE, errors={409},
+            hang_up, _DONE, errors={409}, description=_HOST,
         ),
         make(
             "POST", _LEG + "/answer", "answerLeg", "Let a telephone that rings answer",
@@ -232,7 +236,8 @@ def _consultation_operations(control: CallControl, make: _Maker) -> list[Operati
             "POST", _CONSULTATION + "/transfer", "completeTransfer",
             "Attended: the consulted party takes the agent's place", transfer, _DONE, errors={409},
             description=f"{either} One who still rings takes it when he answers: until then the party who "
-            "waits hears ringing, and the agent is in the held call again; events tell.",
+            "waits hears ringing, and the agent is in the held call again; events tell. When the held call "
+            "was a consultation itself, the agent is not hung up: he has the call back that he holds for it.",
         ),
         make(
             "DELETE", _CONSULTATION, "endConsultation", "End the consultation and go back to the held call",
@@ -242,6 +247,11 @@ def _consultation_operations(control: CallControl, make: _Maker) -> list[Operati
 
 
 # ---- what the operations have in common ----
+
+_HOST = (
+    "In a conference of three and more an agent's own session may do this to others only when he is host, "
+    "or nobody is: 403 `not_host`. Tokens, supervisors and administrators are not bound by that."
+)
 
 _LIST = json_answer(200, "The calls", CallList)
 _SEEN = json_answer(200, "The call as it is now", CallView)
