@@ -215,7 +215,7 @@ def _resident(house: House) -> dict[str, float]:
 
 
 async def _house(parties: SideProcess, folder: Path, conferences: int) -> House:
-    ports = free_udp_range(_PORTS_A_LEG * PARTIES * (conferences + 1) + 64, low=16000, high=32000)
+    ports = free_udp_range(_PORTS_A_LEG * PARTIES * (conferences + 1) + 64)
     engine = Engine(EngineSettings("embedded", "127.0.0.1", ports, folder))
     house = House(parties, engine)
     try:

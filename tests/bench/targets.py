@@ -47,8 +47,8 @@ class Neighbours:
 
 
 def media_ports(calls: int) -> tuple[int, int]:
-    """Room for so many calls, below the ports that the generator's own sockets get."""
-    return free_udp_range(_PORTS_A_CALL * calls + 64, low=16000, high=32000)
+    """Room for so many calls, where neither the generator's own sockets nor a target's SIP port may be."""
+    return free_udp_range(_PORTS_A_CALL * calls + 64)
 
 
 class Target(Protocol):
