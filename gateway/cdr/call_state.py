@@ -268,6 +268,8 @@ def apply(state: CallState, event: Event) -> None:
         case Noted(what="supervision", leg=str(supervisor)):
             leg = _leg(state, LegId(supervisor), now)
             leg.supervising = now if leg.supervising is None else leg.supervising
+        case Noted(what="host", leg=str(host)):
+            _leg(state, LegId(host), now).host = True
         case LegTransferred():
             _transferred(state, event, now)
         case MediaMoved():

@@ -20,6 +20,7 @@ from gateway.events import (
     LegResumed,
     LegTransferred,
     MediaMoved,
+    Noted,
     StageEntered,
     Waited,
     WorkBegan,
@@ -483,6 +484,14 @@ def test_a_queue_in_the_middle_of_a_talk_is_talk() -> None:
     found = row(stage(call, "connected").wait(1000).ended())
     assert (found.queue_time, found.talk_time, found.pending_time) == (0, 42, 3)
     assert len(found.detail["stages"]) == 2
+
+
+def test_who_became_host_in_the_conference_is_one_in_the_row() -> None:
+    """The row said what LegCreated had said, before there was a conference."""
+    history = talking()
+    history.add(Noted(call=history.call, at=history.at, what="host", leg=LegId("b"), detail={}))
+    found = row(history.wait(1000).ended())
+    assert {leg["leg"]: leg["host"] for leg in found.detail["legs"]} == {"a": False, "b": True}
 
 
 def test_what_a_header_told_moves_the_start_back() -> None:
