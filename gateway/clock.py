@@ -98,3 +98,15 @@ class SteadyClock:
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> TimerHandle:
         return self._clock.call_later(delay, callback)
+
+
+async def pause(clock: Clock, seconds: float) -> None:
+    """Wait by `clock`."""
+    if seconds <= 0:
+        return
+    over = asyncio.Event()
+    timer = clock.call_later(seconds, over.set)
+    try:
+        await over.wait()
+    finally:
+        timer.cancel()

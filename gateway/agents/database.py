@@ -24,8 +24,6 @@ log = logging.getLogger("tandem.agents")
 T = TypeVar("T")
 
 _THREADS = 4
-_PATIENCE = 65.0
-"""Seconds; longer than PostgreSQL's own limit on a statement (`gateway.cdr.tables.make`)."""
 
 
 class StoreUnavailable(TandemError):
@@ -41,7 +39,7 @@ class AgentDatabase:
         self._opening = asyncio.Lock()
         self._threads = Threads("agents-database", _THREADS)
 
-    async def run(self, job: Callable[[Connection], T], patience: float = _PATIENCE) -> T:
+    async def run(self, job: Callable[[Connection], T], patience: float = house.PATIENCE) -> T:
         """`job` in a transaction of its own, in a thread. StoreUnavailable, also after `patience` seconds:
         then it may be done all the same, once the database answers again.
         """

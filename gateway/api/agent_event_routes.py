@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -10,8 +9,9 @@ from pydantic import Field
 
 from gateway.agents.events import to_dict
 from gateway.agents.journal import AgentEntry, AgentJournal
-from gateway.api.event_routes import AFTER, CLOSING, Streams
-from gateway.api.operation import Answer, Asked, Operation, Parameters
+from gateway.api.event_routes import CLOSING, After, Streams
+from gateway.api.event_stream import text_of
+from gateway.api.operation import Answer, Asked, Operation
 
 DESCRIPTION = f"""\
 Each message is one change of one agent's state, told once it is durable, in order:
@@ -22,8 +22,7 @@ break come back with `after`. Events that the agent-activity report has may have
 {CLOSING}"""
 
 
-class AgentEventFilter(Parameters):
-    after: int | None = Field(default=None, ge=0, description=AFTER)
+class AgentEventFilter(After):
     login: tuple[str, ...] = Field(default=(), description="logins of agents; none = all agents")
 
 
@@ -38,8 +37,7 @@ class Of:
 
 
 def message(entry: AgentEntry) -> str:
-    """`{"id": …, "kind": …, …}`: an event as its readers get it."""
-    return json.dumps({"id": entry.seq, **to_dict(entry.event)}, ensure_ascii=False, separators=(",", ":"))
+    return text_of(entry.seq, to_dict(entry.event))
 
 
 class AgentEventStreams(Streams):

@@ -30,15 +30,17 @@ durable, in order. To miss nothing, connect first and then ask for the calls; af
 detail.
 
 {CLOSING}"""
-AFTER = "the `id` of the last message that was received; without it the stream begins now"
 
 
-class EventFilter(Parameters):
+class After(Parameters):
     after: int | None = Field(
         default=None,
         ge=0,
-        description=AFTER,
+        description="the `id` of the last message that was received; without it the stream begins now",
     )
+
+
+class EventFilter(After):
     call: tuple[str, ...] = Field(default=(), description="ids of calls; none = all calls")
     kind: tuple[str, ...] = Field(default=(), description=f"none = all. One of: {', '.join(KINDS)}")
 

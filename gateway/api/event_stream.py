@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Container, Iterator
+from collections.abc import AsyncGenerator, Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
@@ -58,9 +58,13 @@ class Wanted:
         )
 
 
-def call_message(entry: Entry) -> str:
+def text_of(seq: int, event: Mapping[str, Any]) -> str:
     """`{"id": …, "kind": …, …}`: an event as its readers get it."""
-    return json.dumps({"id": entry.seq, **entry.event.to_dict()}, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps({"id": seq, **event}, ensure_ascii=False, separators=(",", ":"))
+
+
+def call_message(entry: Entry) -> str:
+    return text_of(entry.seq, entry.event.to_dict())
 
 
 class Feed:

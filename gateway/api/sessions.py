@@ -144,10 +144,8 @@ class Door:
         rule, person = rule_of(name), session.person
         change = request.method not in _SAFE
         if person.role.reaches(rule.least):
-            mine = (
-                not change or rule.least is UserRole.AGENT or await self._is_own(request, rule, person.login)
-            )
-            return not mine
+            foreign = change and rule.least is not UserRole.AGENT
+            return foreign and not await self._is_own(request, rule, person.login)
         if await self._is_own(request, rule, person.login):
             return False
         log.warning(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gateway.calls.audibility import Hold, MusicPolicy, Supervision, SupervisorMode
@@ -20,7 +20,7 @@ from gateway.calls.context import CallContext
 from gateway.calls.dialling import Dialling, Order
 from gateway.calls.endings import failure
 from gateway.calls.handover import give_back
-from gateway.calls.holding import forget_holds, no_longer_holding, set_hold
+from gateway.calls.holding import forget_holds, hold_as_described, no_longer_holding
 from gateway.calls.hosting import host_left
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.limits import Limits
@@ -138,6 +138,13 @@ class Call(CallTask):
             above = above._primary
         return above
 
+    def above(self) -> Iterator[Call]:
+        """The held calls that this is a consultation of, one of the next: the nearest first."""
+        call = self.primary
+        while call is not None:
+            yield call
+            call = call.primary
+
     @property
     def parties(self) -> set[LegId]:
         """Those who keep the call alive: joined, and no supervisor that only listens or whispers."""
@@ -222,7 +229,7 @@ class Call(CallTask):
         await self.records.joined(*(leg for leg in new if not self.aloof(leg.id)))
         for leg in new:
             self.answered_at.setdefault(leg.id, self.records.now())
-            await self._hold_as_described(leg)
+            await hold_as_described(self, leg)
         await self.rewire()
         if new and not all(self.aloof(leg.id) for leg in new):
             await self.sound.join_tone()
@@ -244,14 +251,8 @@ class Call(CallTask):
         self.joined.add(leg.id)
         self.answered_at.setdefault(leg.id, self.now())
         await self.records.joined(leg)
-        await self._hold_as_described(leg)
+        await hold_as_described(self, leg)
         await self.rewire()
-
-    async def _hold_as_described(self, leg: Leg) -> None:
-        """A newcomer whose telephone holds already."""
-        if leg.anchored and leg.anchor.held:
-            leg.held = True
-            await set_hold(self, leg, True)
 
     async def take_back(self, leg: Leg) -> None:
         """A leg that had stepped down takes part again."""

@@ -18,7 +18,6 @@ from gateway.calls.leg import Leg
 from gateway.calls.routing import PartyIdentity
 from gateway.calls.second_party import SecondParty
 from gateway.errors import SipError
-from gateway.events import LegTransferred
 from gateway.model import LegId, ReleasedBy, Result, Role, Termination
 
 if TYPE_CHECKING:
@@ -123,14 +122,6 @@ async def note_transfer(call: Call, transferor: LegId, new: list[Leg]) -> None:
     """An attended transfer is done: into the journal with it."""
     number = next((leg.number for leg in new), "")
     log.info("transfer call=%s leg=%s mode=attended outcome=completed code=0", call.id, transferor)
-    await call.record(
-        LegTransferred(
-            call=call.id,
-            at=call.now(),
-            leg=transferor,
-            mode="attended",
-            target=number,
-            outcome="completed",
-            new_leg=new[0].id if new else None,
-        )
+    await call.records.transferred(
+        transferor, "attended", number, "completed", new=new[0].id if new else None
     )

@@ -208,7 +208,8 @@ class Checks:
 
 def _first(call: Call) -> Call:
     """The call that was held first of those that `call` is a consultation of, or itself."""
-    return _first(call.primary) if call.primary is not None else call
+    *_, first = (call, *call.above())
+    return first
 
 
 def _same_party(leg: Leg, other: Leg) -> bool:

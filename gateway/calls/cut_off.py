@@ -13,13 +13,13 @@ from typing import Final
 from gateway.calls.call import Call
 from gateway.calls.consultation import MERGED, TRANSFERRED, note_transfer, same_agent
 from gateway.calls.handover import lender
-from gateway.calls.holding import holds_anything, set_hold
+from gateway.calls.holding import hold_as_described, holds_anything, set_hold
 from gateway.calls.leg import Leg
 from gateway.calls.remember import Remembered
 from gateway.calls.takeover import REPLACED, note_replaced
 from gateway.cdr.call_state import CallState as Told
 from gateway.errors import SipError
-from gateway.events import LegLeft, LegTransferred
+from gateway.events import LegLeft
 from gateway.model import CallId, LegId
 from gateway.sip.session import Session
 
@@ -152,17 +152,10 @@ async def _end_transfers(found: Remembered, told: Told, new: Mapping[LegId, set[
         here = _legs(call, new[transfer.leg])
         if not here and transfer.leg not in call.legs:
             continue
-        done = LegTransferred(
-            call=call.id,
-            at=call.now(),
-            leg=transfer.leg,
-            mode=transfer.mode,
-            target=transfer.target,
-            outcome="completed" if here else "failed",
-            new_leg=here[0].id if here else None,
-            sip_code=0 if here else 503,
+        outcome, new_leg, code = ("completed", here[0].id, 0) if here else ("failed", None, 503)
+        await call.records.transferred(
+            transfer.leg, transfer.mode, transfer.target, outcome, new=new_leg, code=code
         )
-        await call.record(done)
         over |= {transfer.leg} if here else set()
         leg = call.legs.get(transfer.leg)
         if leg is not None:
@@ -190,9 +183,8 @@ async def _take_back(found: Remembered, told: Told, leg: Leg) -> None:
     call.joined.add(leg.id)
     if leg.id not in told.members:
         await call.records.joined(leg)
-    if leg.anchor.held and leg.id not in found.doubtful:
-        leg.held = True
-        await set_hold(call, leg, True)
+    if leg.id not in found.doubtful:
+        await hold_as_described(call, leg)
     if leg.id in found.referred:
         await _tell_transferor(leg, "503 Service Unavailable")
 

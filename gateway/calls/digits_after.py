@@ -9,6 +9,7 @@ from gateway.calls.context import CallContext
 from gateway.calls.digits import DIGITS
 from gateway.calls.leg import Leg
 from gateway.cdr.journal import Entry
+from gateway.clock import pause
 from gateway.errors import MediaError, MediaRejected
 from gateway.events import LegEnded, LegJoined
 from gateway.model import LegId
@@ -59,7 +60,7 @@ class DigitsAfter:
         try:
             for digit in digits:
                 if digit == PAUSE:
-                    await self._pause(PAUSE_SECONDS)
+                    await pause(self._clock, PAUSE_SECONDS)
                 else:
                     await self._press(leg, digit)
         except MediaError as error:
@@ -76,15 +77,7 @@ class DigitsAfter:
             except MediaRejected as error:
                 if "SSRC" not in error.text or self._clock.now() > limit:
                     raise
-            await self._pause(_AGAIN)
-
-    async def _pause(self, seconds: float) -> None:
-        over = asyncio.Event()
-        timer = self._clock.call_later(seconds, over.set)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
+            await pause(self._clock, _AGAIN)
 
 
 def sendable(digits: str) -> bool:

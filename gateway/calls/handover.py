@@ -60,10 +60,7 @@ async def lend(call: Call, leg: Leg, to: Call) -> None:
 
 def lender(call: Call, leg: Leg) -> Call | None:
     """The nearest call above `call` that has lent this leg: the one it goes back to."""
-    above = call.primary
-    while above is not None and leg.id not in above.lent:
-        above = above.primary
-    return above
+    return next((above for above in call.above() if leg.id in above.lent), None)
 
 
 async def give_back(call: Call) -> None:

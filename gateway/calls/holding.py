@@ -75,6 +75,22 @@ async def _change(call: Call, holder: Leg, hold: Hold, held: bool) -> bool:
     return True
 
 
+async def hold_as_described(call: Call, leg: Leg) -> None:
+    """`leg` has come to the call: its telephone may hold already."""
+    if leg.anchored and leg.anchor.held:
+        leg.held = True
+        await set_hold(call, leg, True)
+
+
+async def follow_description(call: Call, leg: Leg) -> bool:
+    """Its party has described itself anew: whether it holds or retrieves by that. A `rewire` follows."""
+    if leg.held == leg.anchor.held:
+        return False
+    leg.held = leg.anchor.held
+    await set_hold(call, leg, leg.held)
+    return True
+
+
 def forget_holds(call: Call, leg: LegId) -> list[Leg]:
     """The leg takes no part any more: its holds fall, and those of others on it. Who holds nobody any more
     by that: for `no_longer_holding`.

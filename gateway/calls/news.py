@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.calls.digits import dtmf_of
 from gateway.calls.endings import correlation_of, failure, warning
-from gateway.calls.holding import set_hold
+from gateway.calls.holding import follow_description
 from gateway.calls.keypad import pressed
 from gateway.calls.leg import Leg, LegEdge
 from gateway.calls.purpose import ReferHandler
@@ -121,10 +121,7 @@ class News:
         except SipError as error:
             event.reject(error.code, None, (warning(leg, error),))
             return
-        held = leg.anchor.held
-        if held != leg.held:
-            leg.held = held
-            await set_hold(call, leg, held)
+        await follow_description(call, leg)
         # after a kill -9 the next gateway must not describe itself otherwise under the same o= version (T16)
         await call.remembered()
         event.answer(answer)

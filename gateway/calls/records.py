@@ -21,12 +21,13 @@ from gateway.events import (
     LegLeft,
     LegMuted,
     LegResumed,
+    LegTransferred,
     MediaMoved,
     Noted,
     StageEntered,
     Waited,
 )
-from gateway.model import CallId, InteractionId, Termination
+from gateway.model import CallId, InteractionId, LegId, Termination
 from media.quality import LegStatistics
 
 log = logging.getLogger("tandem.calls")
@@ -141,6 +142,23 @@ class CallRecords:
 
     async def supervising(self, leg: Leg, supervision: Supervision) -> None:
         await self.noted("supervision", leg, mode=supervision.mode.value, of=supervision.of)
+
+    async def transferred(
+        self, leg: LegId, mode: str, target: str, outcome: str, *, new: LegId | None = None, code: int = 0
+    ) -> None:
+        """`leg` transfers the call; `new` has its place, or `code` is why not."""
+        await self.write(
+            LegTransferred(
+                call=self._call,
+                at=self.now(),
+                leg=leg,
+                mode=mode,
+                target=target,
+                outcome=outcome,
+                new_leg=new,
+                sip_code=code,
+            )
+        )
 
     async def stage(self, stage: str) -> None:
         await self.write(StageEntered(call=self._call, at=self.now(), stage=stage))

@@ -126,15 +126,15 @@ class CallRegistry:
         """The call that an agent has on hold, the latest of several: one that he makes now is a consultation
         of it (facts/call-detail.md 4.6).
         """
-        his = [(since, call) for since, call, leg in self._held() if same_agent(leg, identity)]
-        return max(his, key=lambda one: one[0])[1] if his else None
+        return _latest(self._held(), identity)
 
     def _held_by_caller(self, session: Session, origin: Recognition) -> Call | None:
-        if not self._held():
+        held = self._held()
+        if not held:
             return None
         headers = session.request.headers
         number = origin.trunk.caller(headers).number
-        return self.held_by(caller_identity(self.context, origin.trunk, number, headers))
+        return _latest(held, caller_identity(self.context, origin.trunk, number, headers))
 
     def _held(self) -> list[tuple[int, Call, Leg]]:
         """Calls on hold, by whom, and since when: by the records' clock, which nobody sets back."""
@@ -261,3 +261,9 @@ def _unsettled(call: Call) -> bool:
 async def _pressed(call: Call, leg: Leg, digit: Digit) -> None:
     if leg.id in call.joined:
         pressed(call, leg, digit.digit, digit.ms, as_sound=True)
+
+
+def _latest(held: list[tuple[int, Call, Leg]], identity: PartyIdentity) -> Call | None:
+    """Of the calls in `CallRegistry._held` the one that this agent has held last."""
+    his = [(since, call) for since, call, leg in held if same_agent(leg, identity)]
+    return max(his, key=lambda one: one[0])[1] if his else None

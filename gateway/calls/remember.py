@@ -49,7 +49,8 @@ def capture(call: Call) -> dict[str, Any]:
         "started_at": call.started_at,
         "up": call.state is CallState.UP or len(joined) > 1,
         "primary": call.primary.id if call.primary is not None else None,
-        "above": _above(call),
+        # of these the next gateway may find some gone
+        "above": [above.id for above in call.above()],
         "joined": sorted(joined),
         "away": sorted(call.away),
         "muted": sorted(call.muted),
@@ -65,15 +66,6 @@ def capture(call: Call) -> dict[str, Any]:
         "room": room.snapshot() if room is not None else None,
         "legs": [_leg(leg) for leg in call.legs.values() if leg.state is not LegState.ENDED],
     }
-
-
-def _above(call: Call) -> list[CallId]:
-    """The held calls above it, the nearest first: of them the next gateway may find some gone."""
-    found, above = [], call.primary
-    while above is not None:
-        found.append(above.id)
-        above = above.primary
-    return found
 
 
 def _joining(call: Call) -> set[LegId]:

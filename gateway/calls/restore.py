@@ -20,7 +20,7 @@ from gateway.calls.consultation import TRANSFERRED
 from gateway.calls.context import CallContext
 from gateway.calls.cut_off import mend, settle_loans
 from gateway.calls.handover import lender
-from gateway.calls.holding import set_hold
+from gateway.calls.holding import follow_description
 from gateway.calls.leg import Leg, LegState
 from gateway.calls.registry import CallRegistry
 from gateway.calls.remember import (
@@ -275,9 +275,7 @@ class Restorer:
 
 
 async def _hold_as_described(call: Call, leg: Leg) -> None:
-    if leg.id in call.legs and leg.anchor.held != leg.held:
-        leg.held = leg.anchor.held
-        await set_hold(call, leg, leg.held)
+    if leg.id in call.legs and await follow_description(call, leg):
         await call.settle()
 
 

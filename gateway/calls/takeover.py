@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from gateway.calls.context import CallContext
 from gateway.calls.endings import failure, refusal
 from gateway.calls.leg import Leg
+from gateway.cdr.call_state import REPLACES
 from gateway.errors import MediaError, SipError
-from gateway.events import LegTransferred
 from gateway.model import ReleasedBy, Result, Termination
 from gateway.sip.session import Session
 from gateway.trunks.trunk import Recognition
@@ -113,14 +113,4 @@ class Takeover:
 
 async def note_replaced(call: Call, old: Leg, new: Leg) -> None:
     """Into the journal: `new` has the place of `old`."""
-    await call.record(
-        LegTransferred(
-            call=call.id,
-            at=call.now(),
-            leg=old.id,
-            mode="replaces",
-            target=new.number,
-            outcome="completed",
-            new_leg=new.id,
-        )
-    )
+    await call.records.transferred(old.id, REPLACES, new.number, "completed", new=new.id)

@@ -13,7 +13,7 @@ from gateway.calls.leg import Leg
 from gateway.calls.refer_to import ReferTarget
 from gateway.calls.signals import Command
 from gateway.errors import MediaError
-from gateway.events import LegRinging, LegTransferred
+from gateway.events import LegRinging
 from gateway.model import LegId, ReleasedBy, Result, Termination
 from gateway.sip.refer import Referred
 from gateway.sip.session_events import Progress
@@ -123,18 +123,8 @@ class TransferTarget:
     async def _note(self, call: Call, outcome: str, leg: Leg | None = None, code: int = 0) -> None:
         log.info("transfer call=%s leg=%s mode=%s outcome=%s code=%d",
                  call.id, self._transferor.id, self._mode, outcome, code)  # fmt: skip
-        await call.record(
-            LegTransferred(
-                call=call.id,
-                at=call.now(),
-                leg=self._transferor.id,
-                mode=self._mode,
-                target=self._target.user or self._target.host,
-                outcome=outcome,
-                new_leg=leg.id if leg is not None else None,
-                sip_code=code,
-            )
-        )
+        target, new = self._target.user or self._target.host, leg.id if leg is not None else None
+        await call.records.transferred(self._transferor.id, self._mode, target, outcome, new=new, code=code)
 
 
 def let_linger(call: Call, transferor: Leg, refer: Referred) -> None:

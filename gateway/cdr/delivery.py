@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from gateway.cdr.outbox import Outbox, Waiting
 from gateway.cdr.sinks import Sink, SinkRejected, SinkUnavailable, append_lines
+from gateway.cdr.tables import PATIENCE
 from gateway.threads import Threads
 
 log = logging.getLogger("tandem.cdr")
 
-_SILENT = 65.0
-"""Seconds after which a sink that has neither taken rows nor refused them counts as down; longer than a
-PostgreSQL lets a statement run."""
+_SILENT = PATIENCE
+"""Seconds after which a sink that has neither taken rows nor refused them counts as down."""
 _CLOSING = 1.0
 """Seconds a sink may take to close: one that hangs must not keep the gateway from stopping or restarting."""
 

@@ -23,8 +23,6 @@ from gateway.threads import Threads
 MAX_LIMIT = 1000
 _CHUNK = 1000
 _THREADS = 4
-_PATIENCE = 65.0
-"""Seconds; longer than PostgreSQL's own limit on a statement (`tables.make`)."""
 
 
 class ReportError(TandemError):
@@ -110,10 +108,10 @@ class Reports:
 
     async def _ask(self, query: Query, limit: int) -> list[CallDetail]:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(tables.PATIENCE):
                 return await self._threads.run(self._fetch, query, limit)
         except TimeoutError as error:
-            cause = f"no answer within {_PATIENCE:.0f} s"
+            cause = f"no answer within {tables.PATIENCE:.0f} s"
             raise ReportUnavailable("call detail cannot be read: TimeoutError", cause) from error
 
     def _fetch(self, query: Query, limit: int) -> list[CallDetail]:

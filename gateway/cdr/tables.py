@@ -39,6 +39,10 @@ from gateway.cdr.columns import COLUMNS, Kind
 VERSION_TABLE = "call_detail_schema"
 _MIGRATION_LOCK = 0x7461_6E64
 _TRIES, _PAUSE = 40, 0.05
+_STATEMENT = 60
+"""Seconds that PostgreSQL lets a statement run."""
+PATIENCE = _STATEMENT + 5.0
+"""Seconds after which a database that has said nothing is silent, and not only slow."""
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -132,7 +136,7 @@ def make(url: str) -> Engine:
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
                 "tcp_user_timeout": 20_000,
-                "options": "-c statement_timeout=60000",
+                "options": f"-c statement_timeout={_STATEMENT * 1000}",
                 "application_name": "tandem",
             },
         )

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.clock import Clock
+from gateway.clock import Clock, pause
 
 
 class Category(StrEnum):
@@ -90,18 +90,6 @@ def thread_of(path: str) -> str:
     """The team, channel or chat that a path is about; "" for none."""
     match = _THREAD_OF.match(path)
     return match[0] if match else ""
-
-
-async def pause(clock: Clock, seconds: float) -> None:
-    """Wait by `clock`."""
-    if seconds <= 0:
-        return
-    over = asyncio.Event()
-    timer = clock.call_later(seconds, over.set)
-    try:
-        await over.wait()
-    finally:
-        timer.cancel()
 
 
 class Closed(Exception):

@@ -56,8 +56,6 @@ class CleanUps:
 
     async def _close(self, gone: Connection) -> None:
         self._gone.remove(gone)
+        # first: what has not been taken away by now is left as it is
         await gone.client.close()
-        await gone.shown.stop()
-        await gone.subscriptions.stop()
-        await gone.sync.stop()
-        gone.entra.close()
+        await gone.end()

@@ -21,8 +21,8 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 from yarl import URL
 
-from gateway.clock import Clock
-from gateway.teams.buckets import Closed, Pace, category, pause
+from gateway.clock import Clock, pause
+from gateway.teams.buckets import Closed, Pace, category
 from gateway.teams.clouds import Cloud
 from gateway.teams.errors import (
     GraphError,

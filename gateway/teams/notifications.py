@@ -16,8 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.clock import Clock
-from gateway.teams.buckets import pause
+from gateway.clock import Clock, pause
 from gateway.teams.errors import StoreFault, TeamsError
 from gateway.teams.notification_crypto import (
     ContentKey,

@@ -227,17 +227,8 @@ class TeamsRoom:
             await made.sync.start({login: user.oid for login, user in self.users.enabled.items()})
         except BaseException:
             self.connection = None
-            await self._end(made)
+            await made.end()
             raise
-
-    @staticmethod
-    async def _end(gone: Connection) -> None:
-        await gone.receiver.stop()
-        await gone.shown.stop()
-        await gone.subscriptions.stop()
-        await gone.sync.stop()
-        await gone.client.close()
-        gone.entra.close()
 
     async def _watch_all(self) -> None:
         """Presences first, which are read once more then: what changed before each was watched is unknown.
@@ -298,7 +289,7 @@ class TeamsRoom:
             self.feeds.wake()
             await gone.receiver.stop()
             await gone.chats.seen.save()
-            await self._end(gone)
+            await gone.end()
 
     # -- account --
 

@@ -55,3 +55,12 @@ class Connection:
     subscriptions: Subscriptions
     receiver: Receiver
     shown: ShownPresences
+
+    async def end(self) -> None:
+        """All of it. What is ours in Graph is taken away where Graph can still be asked (`client.close`)."""
+        await self.receiver.stop()
+        await self.shown.stop()
+        await self.subscriptions.stop()
+        await self.sync.stop()
+        await self.client.close()
+        self.entra.close()

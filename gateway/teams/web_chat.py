@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from gateway.clock import Clock
-from gateway.teams.buckets import pause
+from gateway.clock import Clock, pause
 from gateway.teams.chats import Chats, Popped
 from gateway.teams.errors import GraphError, NoAccount, SignInNeeded, StoreFault, TeamsError, Throttled
 from gateway.teams.messages import Message

@@ -14,8 +14,7 @@ import json
 import logging
 
 from gateway.cdr.delivery import Backoff
-from gateway.clock import Clock
-from gateway.teams.buckets import pause
+from gateway.clock import Clock, pause
 from gateway.teams.errors import StoreFault
 from gateway.teams.store import Shelf, Store
 from gateway.webhook import Hook, HookRefused, HookUnavailable

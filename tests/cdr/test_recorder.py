@@ -301,13 +301,19 @@ async def test_a_sink_with_a_defect_is_tried_again_like_one_that_is_down(tmp_pat
         await until(lambda: len(sink.got) == 1)
 
 
-async def test_an_outbox_that_was_lost_does_not_silence_a_sink(tmp_path: Path) -> None:
+async def five_rows_and_then_nothing(folder: Path) -> MemorySink:
+    """A sink that has five rows of a gateway whose outbox and journal are lost."""
     sink = MemorySink()
-    async with Gateway(tmp_path, sink) as gateway:
+    async with Gateway(folder, sink) as gateway:
         await gateway.calls(*range(5))
         await until(lambda: len(sink.got) == 5)
-    for path in itertools.chain(files(tmp_path / "outbox", "*.log"), files(tmp_path / "journal", "*.log")):
+    for path in itertools.chain(files(folder / "outbox", "*.log"), files(folder / "journal", "*.log")):
         path.unlink()
+    return sink
+
+
+async def test_an_outbox_that_was_lost_does_not_silence_a_sink(tmp_path: Path) -> None:
+    sink = await five_rows_and_then_nothing(tmp_path)
     async with Gateway(tmp_path, sink) as gateway:
         await gateway.calls(7)
         await until(lambda: len(sink.got) == 6)
@@ -340,12 +346,7 @@ async def test_a_damaged_journal_costs_no_later_row(tmp_path: Path, lost: str) -
 
 async def test_the_place_of_a_lost_outbox_is_forgotten_for_good(tmp_path: Path) -> None:
     """A sink that is down meanwhile must not be taken to have what the new outbox holds."""
-    sink = MemorySink()
-    async with Gateway(tmp_path, sink) as gateway:
-        await gateway.calls(*range(5))
-        await until(lambda: len(sink.got) == 5)
-    for path in itertools.chain(files(tmp_path / "outbox", "*.log"), files(tmp_path / "journal", "*.log")):
-        path.unlink()
+    sink = await five_rows_and_then_nothing(tmp_path)
     sink.down = True
     async with Gateway(tmp_path, sink) as gateway:
         await gateway.calls(*range(10, 20))

@@ -37,7 +37,7 @@ async def sign_in(sim: GraphSim, entra: Entra, login: str, redirect: str, hint: 
 
 
 async def drive(clock: FakeClock, work: Coroutine[Any, Any, T], *, limit: float = 3600.0) -> T:
-    """Run `work`; whenever it waits for the clock (`buckets.pause`) and for nothing else, the clock moves."""
+    """Run `work`; whenever it waits for the clock (`clock.pause`) and for nothing else, the clock moves."""
     task = asyncio.ensure_future(work)
     end = clock.now() + limit
     quiet = 0
