@@ -223,6 +223,8 @@ async def test_a_call_pops_up_on_every_view_and_all_is_done_with_keys(site: Site
 
     await page.get_by_role("button", name="My desk").focus()
     await page.keyboard.press("Enter")
+    # The customer may hear him before the page knows: until then there is nothing but Hang up.
+    await expect(page.get_by_role("button", name="Hold", exact=True)).to_be_visible()
     await page.get_by_role("article").focus()
     for name in ("Hang up", "Hold"):
         await page.keyboard.press("Tab")
