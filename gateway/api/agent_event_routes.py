@@ -17,7 +17,8 @@ DESCRIPTION = f"""\
 Each message is one change of one agent's state, told once it is durable, in order:
 `{{"id": …, "kind": "agent_state", "login": …, "at": …, "status": …, "before": …, "by": …}}`. `agent_call`
 tells of the end of his part in a call. To miss nothing, connect first and then ask for the agents; after a
-break come back with `after`. Events that the agent-activity report has may have left the journal by then.
+break come back with `after`. Events that the agent-activity report has may have left the journal by then, but
+never the last change of an agent's state.
 
 {CLOSING}"""
 

@@ -56,7 +56,8 @@ function taken(analyser, tones) {
 /** Levels in dBFS of these tones in what the page plays just now (Goertzel over a Hann window); null: it plays nothing. */
 window.levels = async (tones) => {
   const player = [...document.querySelectorAll("audio")].find((one) => one.srcObject && !one.paused && !one.muted && one.volume > 0);
-  if (!player) return null;
+  // While the page tunes in anew its stream has no track for a moment.
+  if (!player?.srcObject.getAudioTracks().length) return null;
   const context = (window.measuring ??= new AudioContext());
   await context.resume();
   const source = context.createMediaStreamSource(player.srcObject);
