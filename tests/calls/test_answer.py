@@ -46,7 +46,7 @@ async def ringing(h: House, headers: list[tuple[str, str]]) -> tuple[TeamsCall, 
 
 async def refused(h: House, call: str, leg: str) -> tuple[int, str]:
     # What rings is told before the disk has it.
-    await until(lambda: len(h.events) == h.journal.last_seq)
+    await until(lambda: len(h.events) == h.journal.last_seq, "the disk to have all")
     before, events = only_call(h), h.journal.last_seq
     with pytest.raises(ControlError) as raised:
         await control(h).answer(call, leg)
