@@ -25,16 +25,16 @@ def keep(pid: int) -> None:
 
 @dataclass(frozen=True)
 class Holdings:
-    """Children by process id, and open sockets that listen (TCP) or are bound (UDP) by inode."""
+    """Children by process id, and the inodes of all open sockets."""
 
     children: dict[int, str]
-    sockets: dict[str, str]
+    sockets: frozenset[str]
 
     def added_since(self, before: Holdings) -> list[str]:
-        """One line per thing held now and not then; empty when nothing is left over."""
+        """One line per process, and socket that listens (TCP) or is bound (UDP), held now and not then."""
         return [
             *(f"process {pid}: {name}" for pid, name in self.children.items() if pid not in before.children),
-            *(f"socket {text}" for inode, text in self.sockets.items() if inode not in before.sockets),
+            *(f"socket {text}" for text in _serving(self.sockets - before.sockets)),
         ]
 
 
@@ -48,8 +48,9 @@ def settle(before: Holdings) -> list[str]:
     left = holdings().added_since(before)
     if left:
         gc.collect()
-    while (left := holdings().added_since(before)) and time.monotonic() < end:
+    while left and time.monotonic() < end:
         time.sleep(0.02)
+        left = holdings().added_since(before)
     return left
 
 
@@ -83,19 +84,24 @@ def _command(pid: int) -> str:
         return "(gone)"
 
 
-def _sockets() -> dict[str, str]:
-    mine = set()
+def _sockets() -> frozenset[str]:
+    found = set()
     for entry in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/self/fd/{entry}")
             if target.startswith("socket:["):
-                mine.add(target[8:-1])
-    found: dict[str, str] = {}
-    for table in ("tcp", "tcp6", "udp", "udp6"):
+                found.add(target[8:-1])
+    return frozenset(found)
+
+
+def _serving(inodes: frozenset[str]) -> list[str]:
+    """Those that listen or are bound. The kernel walks its whole tables for it: milliseconds each."""
+    found = []
+    for table in ("tcp", "tcp6", "udp", "udp6") if inodes else ():
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
                 words = line.split()
                 local, state, inode = words[1], words[3], words[9]
-                if inode in mine and (state == _LISTEN or table.startswith("udp")):
-                    found[inode] = f"{table} port {int(local.rpartition(':')[2], 16)}"
+                if inode in inodes and (state == _LISTEN or table.startswith("udp")):
+                    found.append(f"{table} port {int(local.rpartition(':')[2], 16)}")
     return found
