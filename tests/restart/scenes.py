@@ -85,7 +85,7 @@ class Scene:
         self.must: set[str] = set()
         self.wanted: Matrix | None = None
         self.established = self.aside = self.killed = False
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
         return f"{self.plot}({self.caller}) must={sorted(self.must)} wanted={self.wanted}"
@@ -133,7 +133,11 @@ class Scene:
     def gateway_killed(self) -> None:
         """What is expected of the next one is settled now."""
         self.killed = True
-        self._seen = {name: len(party.inbox) for name, party in self.parties.items()}
+        self.restarts()
+
+    def restarts(self) -> None:
+        """What comes from now on is from the next gateway."""
+        self._seen = {name: (len(party.inbox), len(party.acks)) for name, party in self.parties.items()}
 
     async def pause(self, times: float = 1) -> None:
         await asyncio.sleep(self._dice.uniform(0, self._pace * times))
@@ -398,7 +402,7 @@ class Scene:
             assert self.alive(name), f"{self}: {name} was lost"
         self.others += self._board.rest(self.key)
         await self._give_up()
-        await asyncio.gather(*(self._refreshed(name) for name in self.parties if self.alive(name)))
+        await self.refreshed()
         if self.wanted is not None:
             await self.heard(self.wanted)
         gone: list[str] = []
@@ -414,12 +418,16 @@ class Scene:
             while await self.calls():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
+    async def refreshed(self) -> None:
+        """The new gateway has asked all whether they are still there; nothing of theirs crosses that now."""
+        await asyncio.gather(*(self._refreshed(name) for name in self.parties if self.alive(name)))
+
     async def _refreshed(self, name: str) -> None:
-        """The new gateway has asked him whether he is still there, so that his BYE cannot cross that."""
-        party, seen = self.parties[name], self._seen.get(name, 0)
+        party, (seen, acks) = self.parties[name], self._seen.get(name, (0, 0))
 
         def asked() -> bool:
-            return party.ended or any(tx.request.method == "INVITE" for tx in party.inbox[seen:])
+            invited = any(tx.request.method == "INVITE" for tx in party.inbox[seen:])
+            return party.ended or (invited and len(party.acks) > acks)
 
         with contextlib.suppress(AssertionError):
             await party.until(asked, "refresh", 10)

@@ -84,6 +84,8 @@ async def test_all_hear_what_they_heard_and_everything_goes_on(pki: Pki, tmp_pat
         scenes = await asyncio.gather(*(scene(plot, i, plant, board) for i, plot in enumerate(plots)))
         three, held, watched, aside, transferred = scenes
         begun = three.stage.peers["agent"].now
+        for one in scenes:
+            one.restarts()
         if how == "kill":
             await plant.kill()
             await all_hear(scenes)
@@ -100,6 +102,7 @@ async def test_all_hear_what_they_heard_and_everything_goes_on(pki: Pki, tmp_pat
         assert max(quiet.values()) < 1.0, quiet
         # the transferor that Teams had not hung up yet is let go, and nobody else
         await transferred.called["expert"].expect_end()
+        await asyncio.gather(*(one.refreshed() for one in scenes))
 
         await three.called["third"].hang_up()
         three.now(everybody("agent", "expert"))

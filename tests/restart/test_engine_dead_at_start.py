@@ -28,7 +28,7 @@ async def test_a_dead_rtpengine_comes_back_with_its_calls_out_of_a_living_redis(
         await plant.kill()
         plant.kill_engine()
         await plant.start()
-        await refreshed(agent, expert)
+        await refreshed(agent, expert, held, holder)
         await both_hear(agent, expert)
         assert (agent.rtp.remote, expert.rtp.remote, expert.rtp.remote_key) == before
         assert expert.rtp.undecodable == 0

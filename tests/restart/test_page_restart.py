@@ -20,7 +20,7 @@ from tests.peers.certs import Pki
 from tests.peers.teams_call import TeamsCall
 from tests.peers.tone import hears
 from tests.restart.plant import MUSIC_HZ, Plant, gap, open_plant
-from tests.restart.test_restart_in_place import HOW
+from tests.restart.test_restart_in_place import HOW, refreshed
 
 BROWSER_HZ, EXPERT_HZ = 600.0, 700.0
 NUMBER = "+4930123601"
@@ -119,6 +119,7 @@ async def test_the_sound_goes_on_and_the_page_keeps_its_connection(pki: Pki, tmp
             await both_hear(browser, expert)
             assert max(gap(expert.rtp, begun), browser.gap(begun_here)) < 1.0
             assert browser.phone.pc is connection
+            await refreshed(expert)
         # the new gateway commands the leg as the old one did
         await expert.hold()
         await browser.hears(MUSIC_HZ)

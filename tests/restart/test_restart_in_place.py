@@ -14,7 +14,6 @@ import pytest
 from tests.calls.house import EXPERT
 from tests.peers.certs import Pki
 from tests.peers.contact_center_call import CenterCall
-from tests.peers.sipwire import WireMessage
 from tests.peers.teams_call import TeamsCall
 from tests.restart.plant import MUSIC_HZ, Plant, gap, open_plant
 from tests.support.waiting import until
@@ -38,13 +37,13 @@ async def both_hear(agent: CenterCall, expert: TeamsCall) -> None:
 async def refreshed(*calls: CenterCall | TeamsCall) -> None:
     """The new gateway has asked each whether it is still there."""
     for call in calls:
-        acks = len(call.acks)
-        await call.expect("INVITE")
-        await call.until(functools.partial(_more, call.acks, acks), "ACK")
+        asked = await call.expect("INVITE")
+        number = asked.request.get("CSeq").split()[0]
+        await call.until(functools.partial(_acknowledged, call, number), "ACK")
 
 
-def _more(acks: list[WireMessage], than: int) -> bool:
-    return len(acks) > than
+def _acknowledged(call: CenterCall | TeamsCall, number: str) -> bool:
+    return any(ack.get("CSeq").split()[0] == number for ack in call.acks)
 
 
 @pytest.mark.parametrize("how", HOW)
